@@ -1,0 +1,350 @@
+"""Twins-SVT as a backbone for dense prediction. Tokens stay contiguous (B, H, W, C) from end to end."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .checkpoint import check_weights_fit
+
+ARCHITECTURES = {
+    'small': dict(
+        embed_dims=(64, 128, 256, 512), depths=(2, 2, 10, 4), num_heads=(2, 4, 8, 16), mlp_ratios=(4, 4, 4, 4)
+    ),
+    'base': dict(
+        embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), mlp_ratios=(4, 4, 4, 4)
+    ),
+    'large': dict(
+        embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), mlp_ratios=(4, 4, 4, 4)
+    ),
+}
+PATCH_PADDINGS = ('none', 'corner')
+MIN_INPUT_SIDE = 32
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch per sample, scaling the survivors by 1 / (1 - rate) (arXiv:1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        survives = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * survives.div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:.3f}'
+
+
+class PatchEmbed(nn.Module):
+    """Turn each square patch into one token: convolution with kernel = stride = patch side, then LayerNorm.
+
+    Args:
+        in_channels: Channels of the input map.
+        dim: Channels of a token.
+        patch_size: Side of a patch, in tokens of the input map (pixels for an image).
+        patch_padding: ``'none'`` drops the rows and columns that do not fill a patch (public code, timm),
+            ``'corner'`` completes them with zeros on the right and at the bottom (mmseg).
+
+    Source: ``PatchEmbed`` in the public Twins code.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, patch_padding: str) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.patch_padding = patch_padding
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, in_channels) -> (B, H / patch, W / patch, dim)."""
+        if self.patch_padding == 'corner':
+            _, height, width, _ = x.shape
+            x = F.pad(x, (0, 0, 0, -width % self.patch_size, 0, -height % self.patch_size))
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class PositionEncodingGenerator(nn.Module):
+    """Conditional position encoding: x plus a 3 x 3 depthwise convolution of x (PEG).
+
+    Source: CPVT (arXiv:2102.10882), section 3; ``PosCNN`` in the public Twins code.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return x + self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear, on the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class TwinsBlock(nn.Module):
+    """Pre-norm transformer block: x + DropPath(attention(norm1 x)), then x + DropPath(mlp(norm2 x)).
+
+    Args:
+        attn: Attention on (B, H, W, C).
+        dim: Channels C of a token.
+        mlp_ratio: Hidden channels of the MLP per token channel.
+        drop: Dropout rate in the MLP.
+        drop_path: Probability that a sample skips a branch; one draw per branch.
+    """
+
+    def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = attn
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+@MODELS.register_module()
+class TwinsSVTBackbone(BaseModule):
+    """Twins-SVT: local (LSA) and global sub-sampled attention (GSA) in turn, four scales of features.
+
+    Weights are initialised on construction: linear layers from a truncated normal of std 0.02, convolutions from
+    a normal of std sqrt(2 / fan_out), biases 0, norms 1 and 0. Stages after the last one in ``out_indices`` do not
+    exist, so every parameter gets a gradient.
+
+    Args:
+        arch: ``'small'``, ``'base'``, ``'large'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` and
+            ``mlp_ratios`` with one value per stage.
+        in_channels: Channels of the image.
+        window_sizes: Side of an LSA window per stage, in tokens.
+        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
+        window_padding: What LSA does where a window side does not divide the feature map: ``'masked'``, ``'zero'``
+            or ``'meituan'``, see :class:`LocallyGroupedSelfAttention`.
+        patch_padding: What happens to rows and columns that do not fill a patch: ``'none'`` or ``'corner'``, see
+            :class:`PatchEmbed`.
+        qkv_bias: Whether the q, k and v projections have a bias.
+        drop_rate: Dropout rate after the patch embeddings, the attention outputs and in the MLPs.
+        attn_drop_rate: Dropout rate of the attention weights.
+        drop_path_rate: Stochastic depth, rising linearly from 0 in the first block to this rate in the last.
+        out_indices: Stages to return, in this order.
+        norm_after_stage: LayerNorm at the end of each stage, whose output is returned and goes into the next stage;
+            True, False or one bool per stage.
+        with_cp: Recompute each block in the backward pass instead of keeping its activations.
+        frozen_stages: Stages 0 to ``frozen_stages`` get no gradient and stay in eval mode; -1 freezes none.
+        init_cfg: Initialisation as in MMEngine.
+
+    Raises:
+        ValueError: An argument is out of its range, or lengths do not match the number of stages.
+
+    Source: Twins (arXiv:2104.13840), section 3.2 and table 1; ``segmentation/gvt.py`` of the public code.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: str | Mapping[str, Sequence] = 'small',
+        in_channels: int = 3,
+        window_sizes: Sequence[int] = (7, 7, 7, 7),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        window_padding: str = 'masked',
+        patch_padding: str = 'none',
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        norm_after_stage: bool | Sequence[bool] = True,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        dims, depths, num_heads, mlp_ratios = _resolve_architecture(arch)
+        num_stages = len(dims)
+        _check_per_stage('window_sizes', window_sizes, num_stages)
+        _check_per_stage('sr_ratios', sr_ratios, num_stages)
+        _check_choice('window_padding', window_padding, WINDOW_PADDINGS)
+        _check_choice('patch_padding', patch_padding, PATCH_PADDINGS)
+        for name, rate in dict(
+            drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
+        ).items():
+            if not 0 <= rate < 1:
+                raise ValueError(f'{name}={rate} is not a rate: give a number from 0 up to, but not including, 1')
+        _check_out_indices(out_indices, num_stages)
+        if isinstance(norm_after_stage, bool):
+            norm_after_stage = (norm_after_stage,) * num_stages
+        elif len(norm_after_stage) != num_stages:
+            raise ValueError(
+                f'norm_after_stage={norm_after_stage} has {len(norm_after_stage)} values for {num_stages} stages: '
+                'give one bool, or one per stage'
+            )
+        if frozen_stages not in range(-1, num_stages):
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is out of range: the stages are 0 to {num_stages - 1}; -1 freezes none'
+            )
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+        self.pos_drop = nn.Dropout(drop_rate)
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+
+        self.patch_embeds = nn.ModuleList()
+        self.pos_block = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        self.norm_list = nn.ModuleList()
+        patch_size, stride, self.min_input_side = 4, 1, MIN_INPUT_SIDE
+        for i in range(max(out_indices) + 1):
+            self.patch_embeds.append(PatchEmbed(in_channels, dims[i], patch_size, patch_padding))
+            stage = nn.ModuleList()
+            for j in range(depths[i]):
+                if j % 2 == 0:
+                    attn = LocallyGroupedSelfAttention(
+                        dims[i], num_heads[i], window_sizes[i], window_padding, qkv_bias, attn_drop_rate, drop_rate
+                    )
+                else:
+                    attn = GlobalSubsampledAttention(
+                        dims[i], num_heads[i], sr_ratios[i], qkv_bias, attn_drop_rate, drop_rate
+                    )
+                stage.append(TwinsBlock(attn, dims[i], mlp_ratios[i], drop_rate, drop_paths[sum(depths[:i]) + j]))
+            self.blocks.append(stage)
+            self.pos_block.append(PositionEncodingGenerator(dims[i]))
+            self.norm_list.append(nn.LayerNorm(dims[i], eps=1e-6) if norm_after_stage[i] else nn.Identity())
+            stride *= patch_size
+            self.min_input_side = max(self.min_input_side, stride * sr_ratios[i])
+            in_channels, patch_size = dims[i], 2
+
+        self.apply(_init_weights)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute multi-scale features.
+
+        Args:
+            x: Images, (B, in_channels, H, W), at least 32 x 32 pixels.
+
+        Returns:
+            One (B, C_i, H_i, W_i) map per entry of ``out_indices``, in channels-last memory; stage i has
+            stride 4 * 2^i pixels.
+
+        Raises:
+            ValueError: The image is too small or has another number of channels.
+        """
+        self._check_input(x)
+        features = {}
+        x = x.permute(0, 2, 3, 1).contiguous()
+        stages = zip(self.patch_embeds, self.blocks, self.pos_block, self.norm_list, strict=True)
+        for i, (patch_embed, blocks, pos_block, norm) in enumerate(stages):
+            x = self.pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
+            for j, block in enumerate(blocks):
+                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+                if j == 0:
+                    x = pos_block(x)
+            x = norm(x)
+            if i in self.out_indices:
+                features[i] = x.permute(0, 3, 1, 2)
+        return tuple(features[i] for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'TwinsSVTBackbone':
+        """Set training mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        for parts in (self.patch_embeds, self.pos_block, self.blocks, self.norm_list):
+            for part in parts[: self.frozen_stages + 1]:
+                part.eval()
+                part.requires_grad_(False)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}: set in_channels, or '
+                "load grey images with color_type='color'"
+            )
+        if min(x.shape[2:]) < self.min_input_side:
+            raise ValueError(
+                f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
+                f'{self.min_input_side} x {self.min_input_side} pixels; resize or pad it'
+            )
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # Every way of loading ends here (init_cfg, load_from, resume, load_state_dict), and MMEngine only logs
+        # when nothing fits.
+        check_weights_fit(state_dict, self.state_dict(prefix=prefix))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        fan_out = height * width * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    else:
+        return  # LayerNorm starts as 1 and 0
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _resolve_architecture(arch: str | Mapping[str, Sequence]) -> tuple[Sequence, ...]:
+    """embed_dims, depths, num_heads and mlp_ratios, checked, one value per stage each."""
+    keys = ('embed_dims', 'depths', 'num_heads', 'mlp_ratios')
+    if isinstance(arch, str):
+        _check_choice('arch', arch, tuple(ARCHITECTURES))
+        arch = ARCHITECTURES[arch]
+    elif not isinstance(arch, Mapping) or set(arch) != set(keys):
+        given = list(arch) if isinstance(arch, Mapping) else arch
+        raise ValueError(f'arch={given!r}: give one of {", ".join(ARCHITECTURES)}, or a dict of exactly {keys}')
+    num_stages = len(arch['embed_dims'])
+    for key in keys:
+        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages)
+    for dim, heads in zip(arch['embed_dims'], arch['num_heads'], strict=True):
+        if dim % heads:
+            raise ValueError(
+                f'embed_dims={arch["embed_dims"]} is not divisible by num_heads={arch["num_heads"]}: {dim} channels '
+                f'cannot be shared by {heads} heads'
+            )
+    return tuple(arch[key] for key in keys)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f'{name}={value!r} is unknown: choose one of {", ".join(allowed)}')
+
+
+def _check_per_stage(name: str, values: Sequence, num_stages: int) -> None:
+    if not isinstance(values, Sequence) or len(values) != num_stages or not num_stages:
+        raise ValueError(f'{name}={values} does not match the {num_stages} stages: give one value per stage')
+    if any(value <= 0 for value in values):
+        raise ValueError(f'{name}={values} has a value that is not positive')
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
+    valid = isinstance(out_indices, Sequence) and len(out_indices) == len(set(out_indices)) > 0
+    if not valid or not set(out_indices) <= set(range(num_stages)):
+        raise ValueError(f'out_indices={out_indices}: give different stages out of 0 to {num_stages - 1}')
