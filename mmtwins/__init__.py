@@ -6,8 +6,9 @@ lets ``torch.load`` read MMEngine's checkpoints safely.
 
 from .backbone import TwinsSVTBackbone
 from .checkpoint import allow_mmengine_checkpoints
+from .transforms import CheckLabels
 
 __version__ = '0.1.0'
-__all__ = ['TwinsSVTBackbone']
+__all__ = ['CheckLabels', 'TwinsSVTBackbone']
 
 allow_mmengine_checkpoints()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -209,7 +208,8 @@ class TwinsSVTBackbone(BaseModule):
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
         self.pos_drop = nn.Dropout(drop_rate)
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        num_blocks = sum(depths)
+        drop_paths = [drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
         self.patch_embeds = nn.ModuleList()
         self.pos_block = nn.ModuleList()

@@ -1,0 +1,70 @@
+"""Evaluate a checkpoint with the config's metrics; the config's default_scope decides which library builds it."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmtwins.launch import build_runner, check_checkpoints, check_data, load_config, readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder for logs and metrics (default: work_dirs/CONFIG NAME)')
+    parser.add_argument('--out', help='predictions: a folder of PNG (segmentation) or a .pkl file (detection)')
+    parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
+    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config defines it')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config, such as data_root=FOLDER',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with readable_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+        cfg.load_from = args.checkpoint
+        cfg.resume = False
+        is_detection = cfg.default_scope == 'mmdet'
+        if args.show or args.show_dir:
+            hook = cfg.default_hooks.visualization
+            hook.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
+            if args.show_dir and is_detection:
+                hook.test_out_dir = str(Path(args.show_dir).resolve())
+            elif args.show_dir:
+                cfg.visualizer.save_dir = args.show_dir
+        if args.tta:
+            if 'tta_model' not in cfg:
+                raise ValueError(f'--tta: {args.config} has no tta_model and tta_pipeline')
+            cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+            cfg.model = {**cfg.tta_model, 'module': cfg.model}
+        if args.out and is_detection:
+            if not args.out.endswith(('.pkl', '.pickle')):
+                raise ValueError(f'--out {args.out}: predictions of a detector go into a .pkl file')
+            metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+            cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
+        elif args.out:
+            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        check_data(cfg, 'test')
+        check_checkpoints(cfg)
+        runner = build_runner(cfg)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
