@@ -161,9 +161,11 @@ def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
             f'checkpoint {path} is refused: besides weights it holds something that could run code, or it is no '
             f'checkpoint at all. Get it from its author as plain weights. torch says: {str(error).splitlines()[-1]}'
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f'checkpoint {path} cannot be read, it may be incomplete: {error}') from None
-    state_dict = checkpoint.get('state_dict', checkpoint)
+    except Exception as error:  # a damaged file fails anywhere in the unpickler
+        raise ValueError(
+            f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
+        ) from None
+    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     return {name.removeprefix('module.'): value for name, value in state_dict.items()}
 
 
