@@ -207,17 +207,18 @@ class TwinsSVTBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
-        self.pos_drop = nn.Dropout(drop_rate)
         num_blocks = sum(depths)
         drop_paths = [drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
         self.patch_embeds = nn.ModuleList()
+        self.pos_drops = nn.ModuleList()
         self.pos_block = nn.ModuleList()
         self.blocks = nn.ModuleList()
         self.norm_list = nn.ModuleList()
         patch_size, stride, self.min_input_side = 4, 1, MIN_INPUT_SIDE
         for i in range(max(out_indices) + 1):
             self.patch_embeds.append(PatchEmbed(in_channels, dims[i], patch_size, patch_padding))
+            self.pos_drops.append(nn.Dropout(drop_rate))
             stage = nn.ModuleList()
             for j in range(depths[i]):
                 if j % 2 == 0:
@@ -255,9 +256,9 @@ class TwinsSVTBackbone(BaseModule):
         self._check_input(x)
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
-        stages = zip(self.patch_embeds, self.blocks, self.pos_block, self.norm_list, strict=True)
-        for i, (patch_embed, blocks, pos_block, norm) in enumerate(stages):
-            x = self.pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
+        stages = zip(self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list, strict=True)
+        for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
+            x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
             for j, block in enumerate(blocks):
                 x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
                 if j == 0:
@@ -274,7 +275,7 @@ class TwinsSVTBackbone(BaseModule):
         return self
 
     def _freeze_stages(self) -> None:
-        for parts in (self.patch_embeds, self.pos_block, self.blocks, self.norm_list):
+        for parts in (self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list):
             for part in parts[: self.frozen_stages + 1]:
                 part.eval()
                 part.requires_grad_(False)

@@ -29,9 +29,9 @@ def check_weights_fit(state_dict: Mapping[str, Tensor], expected: Mapping[str, T
     given = [f'{key} {tuple(getattr(value, "shape", ()))}' for key, value in list(state_dict.items())[:3]]
     raise ValueError(
         f'no weight in the checkpoint fits the backbone, which looks for names and shapes such as {name} '
-        f'{tuple(value.shape)}; the checkpoint has {", ".join(given) or "nothing under that prefix"}. Is it a checkpoint '
-        'of another model or architecture? One of a bare backbone goes into the init_cfg of the backbone, one of a '
-        "whole model into load_from, or into init_cfg with prefix='backbone.'"
+        f'{tuple(value.shape)}; the checkpoint has {", ".join(given) or "nothing under that prefix"}. Is it a '
+        'checkpoint of another model or architecture? One of a bare backbone goes into the init_cfg of the backbone, '
+        "one of a whole model into load_from, or into init_cfg with prefix='backbone.'"
     )
 
 

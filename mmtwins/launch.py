@@ -89,7 +89,7 @@ def check_data(cfg: Config, *splits: str) -> None:
     for split in splits:
         for dataset in _iter_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
             root = Path(dataset.get('data_root') or '')
-            folders = [root / prefix for prefix in (dataset.get('data_prefix') or {}).values()]
+            folders = [root / prefix for prefix in (dataset.get('data_prefix') or {}).values() if prefix is not None]
             files = [root / dataset.ann_file] if dataset.get('ann_file') else []
             for path in folders + files:
                 if not path.exists() or (path.is_dir() and not any(path.iterdir())):

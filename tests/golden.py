@@ -4,8 +4,10 @@ A golden file stores no weights. Both sides draw every tensor from its own NumPy
 the CRC-32 of the parameter's name in the reference implementation, so the same names and shapes give the same
 numbers on any machine (``numpy.random.RandomState`` is frozen by NumPy's compatibility policy).
 """
+
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,10 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     standard normal and fan_in the product of all dimensions but the first.
     """
     n = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF).standard_normal(shape)
-    if len(shape) <= 1:
-        value = 1 + 0.1 * n if name.endswith('weight') else 0.05 * n
-    else:
+    if len(shape) > 1:
         value = n / np.sqrt(np.prod(shape[1:]))
+    else:
+        value = 1 + 0.1 * n if name.endswith('weight') else 0.05 * n
     return np.asarray(value, dtype=np.float32)
 
 
@@ -36,11 +38,13 @@ def golden_positions(numel: int) -> np.ndarray:
     return np.random.RandomState(7).randint(0, numel, size=64)
 
 
-def golden_state_dict(parameters: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """The reference implementation's state dict, from its parameter names and shapes."""
-    return {name: torch.from_numpy(golden_tensor(name, tuple(shape))) for name, shape in parameters.items()}
-
-
 def load_golden(name: str) -> dict:
     """``tests/data/NAME.json``: ``parameters`` (shapes by name) and ``cases`` (sizes, values per stage)."""
     return json.loads((Path(__file__).parent / 'data' / f'{name}.json').read_text())
+
+
+@cache
+def golden_state_dict(name: str) -> dict[str, torch.Tensor]:
+    """The reference implementation's state dict behind ``tests/data/NAME.json``."""
+    shapes = load_golden(name)['parameters']
+    return {key: torch.from_numpy(golden_tensor(key, tuple(shape))) for key, shape in shapes.items()}

@@ -133,12 +133,11 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
 
 
 def run_pipeline(cfg: Config, pipeline: list[dict], results: dict) -> dict:
+    import mmdet.datasets.transforms  # noqa: F401
+    import mmseg.datasets.transforms  # noqa: F401
     from mmengine.dataset import Compose
 
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        import mmdet.datasets.transforms
-        import mmseg.datasets.transforms  # noqa: F401
-
         build: Callable = Compose([dict(t, _scope_=cfg.default_scope) for t in pipeline])
         return build(results)
 

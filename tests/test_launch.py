@@ -38,7 +38,7 @@ def test_data_root_replaces_the_root_everywhere_and_nothing_else(tmp_path: Path)
 
 
 def test_missing_config_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match='config nowhere/a.py does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'config nowhere/a\.py does not exist'):
         load_config('nowhere/a.py')
 
 
@@ -57,7 +57,9 @@ def make_data_config(root: Path) -> Config:
 
 def test_missing_and_empty_data_folders_are_named(tmp_path: Path) -> None:
     cfg = make_data_config(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r'train data set needs .*images, which does not exist.*data_root=FOLDER'):
+    with pytest.raises(
+        FileNotFoundError, match=r'train data set needs .*images, which does not exist.*data_root=FOLDER'
+    ):
         check_data(cfg, 'train', 'val')
     (tmp_path / 'images').mkdir()
     with pytest.raises(FileNotFoundError, match=r'images, which is empty'):

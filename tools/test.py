@@ -40,12 +40,13 @@ def main() -> None:
         cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
         cfg.load_from = args.checkpoint
         cfg.resume = False
-        is_detection = cfg.default_scope == 'mmdet'
+        is_detection = cfg.get('default_scope') == 'mmdet'
         if args.show or args.show_dir:
-            hook = cfg.default_hooks.visualization
-            hook.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
+            if 'visualization' not in cfg.default_hooks:
+                raise ValueError(f'--show, --show-dir: {args.config} has no visualization hook in default_hooks')
+            cfg.default_hooks.visualization.update(draw=True, interval=1, show=args.show, wait_time=args.wait_time)
             if args.show_dir and is_detection:
-                hook.test_out_dir = str(Path(args.show_dir).resolve())
+                cfg.default_hooks.visualization.test_out_dir = str(Path(args.show_dir).resolve())
             elif args.show_dir:
                 cfg.visualizer.save_dir = args.show_dir
         if args.tta:
@@ -53,13 +54,14 @@ def main() -> None:
                 raise ValueError(f'--tta: {args.config} has no tta_model and tta_pipeline')
             cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, 'module': cfg.model}
-        if args.out and is_detection:
-            if not args.out.endswith(('.pkl', '.pickle')):
-                raise ValueError(f'--out {args.out}: predictions of a detector go into a .pkl file')
+        if args.out:
             metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-            cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
-        elif args.out:
-            cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+            if not is_detection:
+                metrics[0].update(output_dir=args.out, keep_results=True)
+            elif args.out.endswith(('.pkl', '.pickle')):
+                cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
+            else:
+                raise ValueError(f'--out {args.out}: predictions of a detector go into a .pkl file')
         check_data(cfg, 'test')
         check_checkpoints(cfg)
         runner = build_runner(cfg)

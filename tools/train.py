@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.device import get_device
 
 from mmtwins.launch import build_runner, check_checkpoints, check_data, load_config, readable_errors
 
@@ -42,6 +43,8 @@ def main() -> None:
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
         if args.amp:
+            if get_device() == 'cpu':
+                raise ValueError('--amp needs a GPU: MMEngine trains in mixed precision only there')
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
         if args.auto_scale_lr:
