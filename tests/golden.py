@@ -22,10 +22,8 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     n = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF).standard_normal(shape)
     if len(shape) > 1:
-        value = n / np.sqrt(np.prod(shape[1:]))
-    else:
-        value = 1 + 0.1 * n if name.endswith('weight') else 0.05 * n
-    return np.asarray(value, dtype=np.float32)
+        return np.asarray(n / np.sqrt(np.prod(shape[1:])), dtype=np.float32)
+    return np.asarray(1 + 0.1 * n if name.endswith('weight') else 0.05 * n, dtype=np.float32)
 
 
 def golden_input(height: int, width: int, batch: int = 1) -> np.ndarray:
