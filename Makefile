@@ -6,7 +6,7 @@ SETUP = $(PYTHON) tools/setup_environment.py
 .PHONY: help demo test lint setup check-python
 
 help:
-	@echo 'make demo          train and show a tiny segmentation model on generated data'
+	@echo 'make demo          train and show a segmentor and a detector on generated scenes'
 	@echo 'make test          run the tests; ARGS="-k window -x" goes to pytest'
 	@echo 'make lint          check the style with ruff'
 	@echo 'make setup         only set up: the active environment, or .venv'

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
 from .checkpoint import check_weights_fit
 
-LIBRARIES = {'mmseg': ('mmsegmentation', 'seg'), 'mmdet': ('mmdet', 'det')}
+EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
 
 @contextmanager
@@ -55,13 +55,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         options['data_root'] = new
     cfg.merge_from_dict(options)
     library = cfg.get('default_scope')
-    if library in LIBRARIES:
-        package, extra = LIBRARIES[library]
+    if library in EXTRAS:
         missing = [name for name in (library, 'mmcv') if importlib.util.find_spec(name) is None]
         if missing:
             raise ImportError(
-                f'{path} needs {" and ".join(missing)}, not installed here: run `mim install mmcv==2.1.0`, then '
-                f"`pip install 'mmtwins[{extra}]'` for {package}; `make setup` in a checkout does both"
+                f'{path} needs {" and ".join(missing)}, not installed here: run `make setup` in a checkout of mmtwins, '
+                f"or `pip install --no-build-isolation 'mmtwins[{EXTRAS[library]}]'`"
             )
     return cfg
 
