@@ -247,8 +247,7 @@ class TwinsSVTBackbone(BaseModule):
             x: Images, (B, in_channels, H, W), at least 32 x 32 pixels.
 
         Returns:
-            One (B, C_i, H_i, W_i) map per entry of ``out_indices``, in channels-last memory; stage i has
-            stride 4 * 2^i pixels.
+            One contiguous (B, C_i, H_i, W_i) map per entry of ``out_indices``; stage i has stride 4 * 2^i pixels.
 
         Raises:
             ValueError: The image is too small or has another number of channels.
@@ -265,7 +264,8 @@ class TwinsSVTBackbone(BaseModule):
                     x = pos_block(x)
             x = norm(x)
             if i in self.out_indices:
-                features[i] = x.permute(0, 3, 1, 2)
+                # mmcv's RoIAlign takes any memory for contiguous: channels-last maps would give wrong features.
+                features[i] = x.permute(0, 3, 1, 2).contiguous()
         return tuple(features[i] for i in self.out_indices)
 
     def train(self, mode: bool = True) -> 'TwinsSVTBackbone':

@@ -249,7 +249,7 @@ def _show_instances(
     for i, (mask, label) in enumerate(zip(instances.masks, instances.labels)):
         if not mask.any():
             continue
-        axis.contour(np.pad(mask, 1)[1:-1, 1:-1], levels=[0.5], colors='white', linewidths=1.8)
+        axis.contour(mask, levels=[0.5], colors='white', linewidths=1.8)
         axis.contour(mask, levels=[0.5], colors=[np.array(palette[label]) / 255], linewidths=1.1)
         text = classes[label] if instances.scores is None else f'{classes[label]} {100 * instances.scores[i]:.0f}'
         y, x = (values.mean() for values in np.nonzero(mask))

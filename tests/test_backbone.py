@@ -254,11 +254,19 @@ def test_autocast_trains() -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_tokens_stay_channels_last_and_no_mask_is_built() -> None:
-    model = make_tiny().eval()
-    maps = model(torch.randn(1, 3, 70, 101))
-    assert all(m.permute(0, 2, 3, 1).is_contiguous() for m in maps)
-    assert not list(model.buffers())
+def test_maps_feed_roi_align() -> None:
+    # mmcv's RoIAlign reads channels-last memory as if it were contiguous, without an error.
+    ops = pytest.importorskip('mmcv.ops')
+    feature = make_tiny().eval()(torch.randn(2, 3, 64, 96))[0]
+    rois = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0], [1.0, 8.0, 4.0, 12.0, 8.0]])
+    pooled = ops.roi_align(feature, rois, (1, 1), 1.0, 1, 'avg', False)[:, :, 0, 0]
+    # One sample in the middle of a RoI with corners on pixel centres is that pixel's feature.
+    assert_close(pooled, torch.stack([feature[0, :, 2, 2], feature[1, :, 6, 10]]))
+    assert all(m.is_contiguous() for m in make_tiny()(torch.randn(2, 3, 70, 101)))
+
+
+def test_no_mask_is_kept() -> None:
+    assert not list(make_tiny().buffers())
 
 
 def test_initialisation() -> None:

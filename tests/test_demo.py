@@ -74,7 +74,8 @@ def test_killed_interrupted_and_completed(tmp_path):
     work = tmp_path / 'results'
     arguments = ['--work-dir', str(work), '--data-root', str(tmp_path / 'toy')]
     process = start(tmp_path, *arguments)
-    wait_for(lambda: list((work / 'segmentation').glob('iter_*.pth')), process)
+    # MMEngine names a checkpoint in last_checkpoint once it is complete.
+    wait_for((work / 'segmentation/last_checkpoint').is_file, process)
     process.kill()
     process.communicate()
     time.sleep(0.5)
