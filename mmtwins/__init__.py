@@ -1,14 +1,17 @@
 """Twins-SVT backbone (arXiv:2104.13840) for MMSegmentation and MMDetection.
 
-Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to, and
-lets ``torch.load`` read MMEngine's checkpoints safely.
+Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to, makes
+``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and lets ``torch.load`` read MMEngine's checkpoints safely.
 """
+
+from mmengine.config.utils import MODULE2PACKAGE
 
 from .backbone import TwinsSVTBackbone
 from .checkpoint import allow_mmengine_checkpoints
-from .transforms import CheckLabels
+from .transforms import CheckImage, CheckLabels
 
 __version__ = '0.1.0'
-__all__ = ['CheckLabels', 'TwinsSVTBackbone']
+__all__ = ['CheckImage', 'CheckLabels', 'TwinsSVTBackbone']
 
 allow_mmengine_checkpoints()
+MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+MAX_BATCH = 65535  # of CUDA's fused attention kernels, which put the batch on a limited axis of their grid
 WINDOW_PADDINGS = ('masked', 'zero', 'meituan')
 
 
@@ -82,7 +83,10 @@ class LocallyGroupedSelfAttention(nn.Module):
         num_padding = self.window_size**2 - num_tokens
         if padding_attends and num_padding:
             k, v = self._append_padding(k, v, num_padding)
-        out = scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        dropout = self.attn_drop if self.training else 0.0
+        parts = zip(*(x.split(MAX_BATCH) for x in (q, k, v)), strict=True)
+        outs = [scaled_dot_product_attention(*part, dropout_p=dropout) for part in parts]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
         out = out.transpose(1, 2).reshape(num_windows, num_tokens, channels // 3)
         return merge_windows(out, side_h, side_w, height, width)
 

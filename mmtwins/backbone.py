@@ -184,20 +184,21 @@ class TwinsSVTBackbone(BaseModule):
         num_stages = len(dims)
         _check_per_stage('window_sizes', window_sizes, num_stages)
         _check_per_stage('sr_ratios', sr_ratios, num_stages)
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'in_channels={in_channels!r}: give the number of channels of an image, such as 3')
         _check_choice('window_padding', window_padding, WINDOW_PADDINGS)
         _check_choice('patch_padding', patch_padding, PATCH_PADDINGS)
         for name, rate in dict(
             drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
         ).items():
-            if not 0 <= rate < 1:
+            if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise ValueError(f'{name}={rate} is not a rate: give a number from 0 up to, but not including, 1')
         _check_out_indices(out_indices, num_stages)
         if isinstance(norm_after_stage, bool):
             norm_after_stage = (norm_after_stage,) * num_stages
-        elif len(norm_after_stage) != num_stages:
+        elif not _is_sequence(norm_after_stage) or len(norm_after_stage) != num_stages:
             raise ValueError(
-                f'norm_after_stage={norm_after_stage} has {len(norm_after_stage)} values for {num_stages} stages: '
-                'give one bool, or one per stage'
+                f'norm_after_stage={norm_after_stage!r}: give one bool, or one for each of {num_stages} stages'
             )
         if frozen_stages not in range(-1, num_stages):
             raise ValueError(
@@ -293,6 +294,13 @@ class TwinsSVTBackbone(BaseModule):
             )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # An ImageNet classifier norms its last stage only; a backbone that does the same takes that norm over.
+        *others, last = self.norm_list
+        if isinstance(last, nn.LayerNorm) and not any(isinstance(norm, nn.LayerNorm) for norm in others):
+            for name in ('weight', 'bias'):
+                if f'{prefix}norm.{name}' in state_dict:
+                    own_name = f'{prefix}norm_list.{len(others)}.{name}'
+                    state_dict.setdefault(own_name, state_dict.pop(f'{prefix}norm.{name}'))
         # Every way of loading ends here (init_cfg, load_from, resume, load_state_dict), and MMEngine only logs
         # when nothing fits.
         check_weights_fit(state_dict, self.state_dict(prefix=prefix))
@@ -321,9 +329,9 @@ def _resolve_architecture(arch: str | Mapping[str, Sequence]) -> tuple[Sequence,
     elif not isinstance(arch, Mapping) or set(arch) != set(keys):
         given = list(arch) if isinstance(arch, Mapping) else arch
         raise ValueError(f'arch={given!r}: give one of {", ".join(ARCHITECTURES)}, or a dict of exactly {keys}')
-    num_stages = len(arch['embed_dims'])
+    num_stages = len(arch['embed_dims']) if _is_sequence(arch['embed_dims']) else 0
     for key in keys:
-        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages)
+        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages, int | float if key == 'mlp_ratios' else int)
     for dim, heads in zip(arch['embed_dims'], arch['num_heads'], strict=True):
         if dim % heads:
             raise ValueError(
@@ -338,14 +346,18 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f'{name}={value!r} is unknown: choose one of {", ".join(allowed)}')
 
 
-def _check_per_stage(name: str, values: Sequence, num_stages: int) -> None:
-    if not isinstance(values, Sequence) or len(values) != num_stages or not num_stages:
-        raise ValueError(f'{name}={values} does not match the {num_stages} stages: give one value per stage')
-    if any(value <= 0 for value in values):
-        raise ValueError(f'{name}={values} has a value that is not positive')
+def _is_sequence(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def _check_per_stage(name: str, values: Sequence, num_stages: int, kind: type = int) -> None:
+    if not _is_sequence(values) or len(values) != num_stages or not num_stages:
+        raise ValueError(f'{name}={values!r} does not match the {num_stages} stages: give one value per stage')
+    if not all(isinstance(value, kind) and value > 0 for value in values):
+        raise ValueError(f'{name}={values!r}: give a positive {"integer" if kind is int else "number"} per stage')
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
-    valid = isinstance(out_indices, Sequence) and len(out_indices) == len(set(out_indices)) > 0
+    valid = _is_sequence(out_indices) and len(out_indices) == len(set(out_indices)) > 0
     if not valid or not set(out_indices) <= set(range(num_stages)):
-        raise ValueError(f'out_indices={out_indices}: give different stages out of 0 to {num_stages - 1}')
+        raise ValueError(f'out_indices={out_indices!r}: give different stages out of 0 to {num_stages - 1}')

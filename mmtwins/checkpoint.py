@@ -23,10 +23,11 @@ def check_weights_fit(state_dict: Mapping[str, Tensor], expected: Mapping[str, T
     Raises:
         ValueError: No entry of ``expected`` is in ``state_dict`` with the same shape.
     """
-    if any(name in state_dict and state_dict[name].shape == value.shape for name, value in expected.items()):
+    shapes = {name: getattr(value, 'shape', None) for name, value in state_dict.items()}
+    if any(shapes.get(name) == value.shape for name, value in expected.items()):
         return
     name, value = next(iter(expected.items()))
-    given = [f'{key} {tuple(getattr(value, "shape", ()))}' for key, value in list(state_dict.items())[:3]]
+    given = [f'{key} {"of no shape" if shape is None else tuple(shape)}' for key, shape in list(shapes.items())[:3]]
     raise ValueError(
         f'no weight in the checkpoint fits the backbone, which looks for names and shapes such as {name} '
         f'{tuple(value.shape)}; the checkpoint has {", ".join(given) or "nothing under that prefix"}. Is it a '
@@ -44,8 +45,8 @@ def allow_mmengine_checkpoints() -> None:
 
     Source: ``MessageHub.state_dict`` and ``HistoryBuffer.__getstate__`` in MMEngine 0.10.
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return  # torch < 2.4 loads everything unless told otherwise
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        return  # torch < 2.6 loads everything unless told otherwise, and takes no names for what is safe
     number_types = (np.bool_, np.int32, np.int64, np.float32, np.float64)
     named: list[Callable | tuple[Callable, str]] = [
         HistoryBuffer,

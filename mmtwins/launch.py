@@ -1,7 +1,9 @@
 """From a config file and command-line options to an MMEngine Runner, checked before anything is written."""
 
 import importlib.util
+import os
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,36 +45,71 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: The config needs a library that is not installed.
+        ValueError: The file is no config, or an option does not fit it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist: give a path such as configs/ade20k/NAME.py')
-    cfg = Config.fromfile(path)
     options = dict(options or {})
-    if 'data_root' in options and 'data_root' in cfg:
-        old = cfg.data_root.rstrip('/')
-        new = str(Path(options['data_root']).expanduser())
-        cfg = Config(_replace_root(cfg._cfg_dict, old, new), filename=cfg.filename)
-        options['data_root'] = new
-    cfg.merge_from_dict(options)
+    try:
+        cfg = Config.fromfile(path)
+        if 'data_root' in options:
+            options['data_root'] = os.path.expanduser(str(options['data_root'])).rstrip('/') or '/'
+            old = str(cfg.get('data_root') or '').rstrip('/')
+            if old:
+                _replace_root(cfg._cfg_dict, old, options['data_root'])
+        _drop_own_scope(cfg._cfg_dict)
+        cfg.merge_from_dict(options)
+    except ImportError as error:
+        raise ImportError(f'{path}: {error}. {_how_to_install("all")}') from error
+    except (TypeError, KeyError, SyntaxError) as error:
+        raise ValueError(f'{path} with the options {options}: {type(error).__name__}: {error}') from error
     library = cfg.get('default_scope')
     if library in EXTRAS:
         missing = [name for name in (library, 'mmcv') if importlib.util.find_spec(name) is None]
+        if not missing and importlib.util.find_spec('mmcv._ext') is None:
+            missing = ["mmcv's compiled operators"]
         if missing:
             raise ImportError(
-                f'{path} needs {" and ".join(missing)}, not installed here: run `make setup` in a checkout of mmtwins, '
-                f"or `pip install --no-build-isolation 'mmtwins[{EXTRAS[library]}]'`"
+                f'{path} needs {" and ".join(missing)}, not installed here. {_how_to_install(EXTRAS[library])}'
             )
     return cfg
 
 
-def _replace_root(value: Any, old: str, new: str) -> Any:
-    if isinstance(value, dict):
-        return type(value)({key: _replace_root(item, old, new) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return type(value)(_replace_root(item, old, new) for item in value)
-    if isinstance(value, str) and (value.rstrip('/') == old or value.startswith(f'{old}/')):
-        return new + value.rstrip('/')[len(old) :]
-    return value
+def _how_to_install(extra: str) -> str:
+    return (
+        'Run `make setup` in a checkout of mmtwins, or, with the build tools of requirements/build.txt, '
+        f"`pip install --no-build-isolation --no-cache-dir 'mmtwins[{extra}]'`"
+    )
+
+
+def _drop_own_scope(container: dict | list | tuple) -> None:
+    """Leave it to default_scope where types come from: a base 'mmtwins::...' marks all of its types as ours."""
+    if isinstance(container, dict):
+        if dict.get(container, '_scope_') == 'mmtwins':
+            dict.pop(container, '_scope_')
+        container = dict.values(container)
+    for value in container:
+        if isinstance(value, dict | list | tuple):
+            _drop_own_scope(value)
+
+
+def _replace_root(container: dict | list, old: str, new: str) -> None:
+    """Replace the start of every path in a config, in place; tuples are made anew."""
+    # dict's own methods: those of ConfigDict would build what a lazy config only names.
+    items = dict.items(container) if isinstance(container, dict) else enumerate(container)
+    for key, value in list(items):
+        if isinstance(value, tuple):
+            value = list(value)
+            _replace_root(value, old, new)
+            value = tuple(value)
+        elif isinstance(value, dict | list):
+            _replace_root(value, old, new)
+        elif isinstance(value, str) and (value.rstrip('/') == old or value.startswith(f'{old}/')):
+            value = new + value.rstrip('/')[len(old) :]
+        if isinstance(container, dict):
+            dict.__setitem__(container, key, value)
+        else:
+            container[key] = value
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -105,7 +142,7 @@ def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
     elif 'datasets' in dataset:
         for inner in dataset['datasets']:
             yield from _iter_datasets(inner)
-    elif not dataset.get('backend_args'):
+    elif not dataset.get('backend_args') and '://' not in str(dataset.get('data_root')):
         yield dataset
 
 
@@ -156,15 +193,18 @@ def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
     try:
         checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)', str(error))
         raise ValueError(
-            f'checkpoint {path} is refused: besides weights it holds something that could run code, or it is no '
-            f'checkpoint at all. Get it from its author as plain weights. torch says: {str(error).splitlines()[-1]}'
+            f'checkpoint {path} is refused: besides weights it holds {found[1] if found else "something"}, which could '
+            'run code, or it is no checkpoint at all. Get it as plain weights, from its author'
         ) from None
     except Exception as error:  # a damaged file fails anywhere in the unpickler
         raise ValueError(
             f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
         ) from None
-    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
+        raise ValueError(f'checkpoint {path} is no checkpoint: it holds no dict of weights by name')
     return {name.removeprefix('module.'): value for name, value in state_dict.items()}
 
 

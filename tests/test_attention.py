@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from mmtwins import attention
 from mmtwins.attention import (
     GlobalSubsampledAttention,
     LocallyGroupedSelfAttention,
@@ -124,6 +125,14 @@ def test_gradients_of_cut_windows_match_the_naive_loop(window_padding: str) -> N
     actual = torch.autograd.grad((attn(x) * weight).sum(), wanted)
     naive = naive_lsa(attn, x, padding_attends=window_padding == 'zero')
     assert_close(actual, torch.autograd.grad((naive * weight).sum(), wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_more_windows_than_a_kernel_takes_are_attended_in_parts(monkeypatch) -> None:
+    attn = make_lsa('zero')
+    x = torch.randn(3, 7, 8, DIM)
+    expected = attn(x)
+    monkeypatch.setattr(attention, 'MAX_BATCH', 5)
+    assert_close(attn(x), expected)
 
 
 def test_windows_hold_neighbours_and_merge_back() -> None:

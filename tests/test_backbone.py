@@ -308,6 +308,23 @@ def test_init_cfg_loads_a_checkpoint(tmp_path) -> None:
         assert torch.equal(value, checkpoint[f'backbone.{name}'])
 
 
+def test_norm_of_an_imagenet_classifier_becomes_the_norm_of_the_last_stage() -> None:
+    source = make_tiny(norm_after_stage=False).state_dict()
+    norm = {'norm.weight': torch.randn(32), 'norm.bias': torch.randn(32)}
+    head = {'head.weight': torch.zeros(10, 32), 'head.bias': torch.zeros(10)}
+    model = make_tiny(norm_after_stage=(False, False, False, True))
+    result = model.load_state_dict({**source, **norm, **head}, strict=False)
+    assert not result.missing_keys
+    assert set(result.unexpected_keys) == set(head)
+    assert torch.equal(model.norm_list[3].weight, norm['norm.weight'])
+    assert torch.equal(model.norm_list[3].bias, norm['norm.bias'])
+    # A dense model has a norm per stage, which start fresh.
+    dense = make_tiny()
+    result = dense.load_state_dict({**source, **norm, **head}, strict=False)
+    assert {name.split('.')[0] for name in result.missing_keys} == {'norm_list'}
+    assert set(result.unexpected_keys) == set(head) | set(norm)
+
+
 def test_foreign_checkpoint_is_refused(tmp_path) -> None:
     torch.save({'state_dict': {'conv1.weight': torch.zeros(64, 3, 7, 7)}}, tmp_path / 'resnet.pth')
     model = make_tiny(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'resnet.pth')))
@@ -329,9 +346,19 @@ def test_foreign_checkpoint_is_refused(tmp_path) -> None:
         (dict(patch_padding='same'), "patch_padding='same' is unknown: choose one of none, corner"),
         (dict(window_sizes=(7, 7)), r'window_sizes=\(7, 7\) does not match the 4 stages'),
         (dict(window_sizes=7), 'window_sizes=7 does not match the 4 stages'),
-        (dict(window_sizes=(7, 7, 0, 7)), 'not positive'),
+        (dict(window_sizes=(7, 7, 0, 7)), 'positive integer'),
         (dict(sr_ratios=(8, 4, 2, 1, 1)), 'sr_ratios=.*does not match the 4 stages'),
-        (dict(norm_after_stage=(True, False)), 'norm_after_stage=.*2 values for 4 stages'),
+        (dict(arch=dict(TINY, embed_dims=64)), r"arch\['embed_dims'\]=64 does not match"),
+        (dict(arch=dict(TINY, depths=(2, 2, 2.5, 2))), r"arch\['depths'\].*positive integer"),
+        (dict(window_sizes='7777'), "window_sizes='7777' does not match"),
+        (dict(window_sizes=(7, 7, 7.5, 7)), 'window_sizes=.*give a positive integer per stage'),
+        (dict(in_channels=0), 'in_channels=0: give the number of channels'),
+        (
+            dict(norm_after_stage=(True, False)),
+            r'norm_after_stage=\(True, False\): give one bool, or one for each of 4',
+        ),
+        (dict(norm_after_stage=None), 'norm_after_stage=None: give one bool'),
+        (dict(drop_path_rate=None), 'drop_path_rate=None is not a rate'),
         (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\): give different stages out of 0 to 3'),
         (dict(out_indices=(-1,)), 'out_indices'),
         (dict(out_indices=(1, 1)), 'out_indices'),

@@ -91,8 +91,17 @@ def test_look_ups_other_than_of_statistics_are_refused(tmp_path: Path, owner: ty
         torch.load(tmp_path / 'evil.pth', weights_only=True)
 
 
-def test_safe_loading_is_not_switched_off() -> None:
-    assert 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ
+def test_safe_loading_is_switched_off_nowhere() -> None:
+    repository = Path(__file__).parents[1]
+    variable = 'TORCH_FORCE_NO_' + 'WEIGHTS_ONLY_LOAD'
+    files = [
+        path for folder in ('mmtwins', 'tools', 'configs', 'tests', '.ci') for path in (repository / folder).rglob('*')
+    ]
+    for path in [*files, repository / 'Makefile', repository / 'setup.py']:
+        if path.is_file() and path.suffix not in ('.pyc', '.json'):
+            text = path.read_text()
+            assert variable not in text, path
+            assert 'weights_only=False' not in text or path == Path(__file__), path
 
 
 @pytest.mark.parametrize(

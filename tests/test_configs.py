@@ -165,6 +165,7 @@ def test_upernet_pipelines_give_the_published_shapes(tmp_path: Path) -> None:
     assert packed['inputs'].shape == (3, 512, 853)  # the short side to 512
     expected = torch.from_numpy(np.where(labels == 0, 255, labels.astype(int) - 1))
     assert torch.equal(packed['data_samples'].gt_sem_seg.data[0].long(), expected)
+    assert [step.type for step in cfg.train_pipeline].count('CheckLabels') == 1
     views = run_pipeline(cfg, cfg.tta_pipeline, dict(results, seg_fields=[]))['inputs']
     assert [tuple(v.shape[1:]) for v in views][::2] == [
         (256, 427), (384, 640), (512, 853), (640, 1067), (768, 1280), (896, 1493)

@@ -106,7 +106,7 @@ def test_killed_interrupted_and_completed(tmp_path):
         assert list(results[task]['metrics']) == metrics
         assert all(0 <= value <= 1 for value in results[task]['metrics'].values())
         assert results[task]['training_seconds'] > 1
-        trained = torch.load(work / task / 'iter_8.pth', weights_only=False, map_location='cpu')
+        trained = torch.load(work / task / 'iter_8.pth', weights_only=True, map_location='cpu')
         assert trained['meta']['iter'] == 8
     for path in results['paths'].values():
         assert Path(path).is_file() and Path(path).name in output

@@ -37,6 +37,69 @@ def test_data_root_replaces_the_root_everywhere_and_nothing_else(tmp_path: Path)
     assert cfg.filename == path
 
 
+@pytest.mark.parametrize('old', ["''", 'None', "'/'"])
+def test_data_root_of_a_config_without_one_replaces_nothing(old: str, tmp_path: Path) -> None:
+    path = write_config(tmp_path, f"data_root = {old}\na = dict(empty='', absolute='/abs/path')\n")
+    cfg = load_config(path, {'data_root': 2017})
+    assert cfg.data_root == '2017'
+    assert cfg.a == dict(empty='', absolute='/abs/path')
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'), [('x/', 'x'), ('~/x', f'{Path.home()}/x'), ('s3://bucket/x', 's3://bucket/x')]
+)
+def test_data_root_is_taken_as_a_shell_would(given: str, expected: str, tmp_path: Path) -> None:
+    path = write_config(tmp_path, "data_root = 'data/a'\nb = f'{data_root}/b'\n")
+    assert load_config(path, {'data_root': given}).b == f'{expected}/b'
+
+
+def test_data_root_of_a_lazy_config_keeps_it_lazy(tmp_path: Path) -> None:
+    path = write_config(
+        tmp_path,
+        'from mmtwins import TwinsSVTBackbone\n'
+        "data_root = 'data/a'\n"
+        "model = dict(type=TwinsSVTBackbone, pair=(data_root, 1), more=[dict(ann=data_root + '/x.json')])\n",
+    )
+    cfg = load_config(path, {'data_root': '/n'})
+    cfg.dump(tmp_path / 'dumped.py')  # as the Runner does
+    dumped = Config.fromfile(tmp_path / 'dumped.py')
+    assert dumped.model.type in (TwinsSVTBackbone, 'mmtwins.TwinsSVTBackbone', 'mmtwins.backbone.TwinsSVTBackbone')
+    assert tuple(dumped.model.pair) == ('/n', 1)
+    assert dumped.model.more[0].ann == '/n/x.json'
+
+
+def test_imagenet_weights_are_named_by_two_options() -> None:
+    configs = Path(__file__).parents[1] / 'configs'
+    for path in (configs / 'ade20k').glob('*.py'), (configs / 'coco').glob('*.py'):
+        cfg = load_config(
+            str(next(path)),
+            {'model.backbone.init_cfg.type': 'Pretrained', 'model.backbone.init_cfg.checkpoint': 'a.pth'},
+        )
+        assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='a.pth')
+
+
+@pytest.mark.parametrize(
+    ('text', 'options', 'message'),
+    [
+        ('a = 1', {'a.b.c': 2}, 'TypeError'),
+        ('a = [1]', {'a.7.c': 2}, 'KeyError'),
+        ('a = (', {}, 'SyntaxError'),
+    ],
+)
+def test_what_is_no_config_or_no_option_of_it_is_refused(
+    text: str, options: dict, message: str, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path, text)
+    with pytest.raises(ValueError, match=rf'config\.py with the options .*{message}'):
+        load_config(path, options)
+
+
+def test_config_that_imports_what_is_missing_says_what_to_install(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "custom_imports = dict(imports=['not_there'])")
+    with pytest.raises(ImportError, match=r'(?s)config\.py: .*not_there.*make setup'):
+        load_config(path)
+
+
 def test_missing_config_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r'config nowhere/a\.py does not exist'):
         load_config('nowhere/a.py')
@@ -69,6 +132,7 @@ def test_missing_and_empty_data_folders_are_named(tmp_path: Path) -> None:
         check_data(cfg, 'train')
     (tmp_path / 'ann.json').touch()
     check_data(cfg, 'train', 'val', 'test')
+    check_data(Config(dict(test_dataloader=dict(dataset=dict(data_root='s3://bucket', ann_file='a')))), 'test')
 
 
 def make_checkpoint_config(tmp_path: Path, init_cfg: dict | None = None, **kwargs) -> Config:
@@ -93,6 +157,9 @@ def test_fitting_checkpoints_pass(tmp_path: Path) -> None:
 def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
     torch.save({'state_dict': {'conv1.weight': torch.zeros(1)}}, tmp_path / 'foreign.pth')
     (tmp_path / 'text.pth').write_text('hello')
+    torch.save({0: torch.zeros(1)}, tmp_path / 'numbers.pth')
+    torch.save({'state_dict': [1, 2]}, tmp_path / 'list.pth')
+    torch.save({'model': {'a': torch.zeros(1)}}, tmp_path / 'nested.pth')
     torch.save({'weight': torch.zeros(100000)}, tmp_path / 'good.pth')
     (tmp_path / 'half.pth').write_bytes((tmp_path / 'good.pth').read_bytes()[:200000])
     (tmp_path / 'work').mkdir()
@@ -102,6 +169,9 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
         ('foreign.pth', ValueError, 'no weight in the checkpoint fits'),
         ('text.pth', ValueError, 'is refused|cannot be read'),
         ('half.pth', ValueError, 'cannot be read'),
+        ('numbers.pth', ValueError, 'holds no dict of weights by name'),
+        ('list.pth', ValueError, 'holds no dict of weights by name'),
+        ('nested.pth', ValueError, 'no weight in the checkpoint fits.*has model of no shape'),
     ]:
         path = str(tmp_path / name)
         with pytest.raises(error, match=f'checkpoint {path}.*({message})'):

@@ -150,6 +150,22 @@ def test_mmtwins_imports_without_mmcv_mmseg_and_mmdet():
     assert run(sys.executable, '-c', code, cwd=ROOT).splitlines()[-1] == 'imported'
 
 
+def test_a_config_inherits_an_installed_one(site, tmp_path):
+    for package in ('mmseg', 'mmcv._ext'):
+        pytest.importorskip(package)
+    base = 'ade20k/upernet_twins-svt-s_8xb2-160k_ade20k-512x512.py'
+    (tmp_path / 'own.py').write_text(f"_base_ = 'mmtwins::{base}'\nmodel = dict(backbone=dict(arch='base'))\n")
+    code = (
+        'import mmtwins\n'
+        'from mmtwins.launch import load_config\n'
+        'cfg = load_config("own.py")\n'
+        'assert "_scope_" not in str(cfg._cfg_dict), cfg\n'
+        'print(mmtwins.__file__, cfg.model.type, cfg.model.backbone.arch, cfg.train_cfg.max_iters)\n'
+    )
+    found = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site)).splitlines()[-1]
+    assert found == f'{site / "mmtwins" / "__init__.py"} EncoderDecoder base 160000'
+
+
 # mim ------------------------------------------------------------------------------------------------------------------
 
 (SEGMENTOR,) = (path.stem for path in (ROOT / 'configs' / 'toy').glob('upernet*.py'))

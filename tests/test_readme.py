@@ -43,3 +43,7 @@ def test_links_and_paths_exist() -> None:
         assert (REPOSITORY / target).exists(), target
     for path in re.findall(r'(?:configs|tools)/[\w/.-]+\.(?:py|sh)', README):
         assert (REPOSITORY / path).is_file(), path
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not re.findall(r'\b[A-Z]+_[A-Z]+\b|TODO|XXX', re.sub(r'```.*?```|`.*?`', '', README, flags=re.DOTALL))

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import importlib.util
 import io
 import json
@@ -312,7 +313,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
     """Do what is missing of the five steps, then show the results."""
     if set(' ,"\'[]()') & set(str(args.data_root)):
         raise DemoError(f'--data-root {args.data_root}: name a folder without spaces, commas, quotes and brackets')
-    settings = dict(seed=args.seed, data_root=str(args.data_root), tiny=args.tiny)
+    configs = [Config.fromfile(ROOT / 'configs/toy' / task.config).pretty_text for task in TASKS]
+    version = hashlib.sha256('\n'.join(configs).encode()).hexdigest()[:8]
+    settings = dict(seed=args.seed, data_root=str(args.data_root), tiny=args.tiny, configs=version)
     state_file, results_file = args.work_dir / STATE, args.work_dir / 'results.json'
     state = (
         json.loads(state_file.read_text()) if state_file.is_file() else dict(settings=settings, seconds={}, metrics={})

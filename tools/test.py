@@ -50,9 +50,14 @@ def main() -> None:
             elif args.show_dir:
                 cfg.visualizer.save_dir = args.show_dir
         if args.tta:
-            if 'tta_model' not in cfg:
-                raise ValueError(f'--tta: {args.config} has no tta_model and tta_pipeline')
-            cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+            if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+                raise ValueError(
+                    f'--tta: {args.config} has no tta_model and tta_pipeline (MMDetection 3.3 has none for masks)'
+                )
+            dataset = cfg.test_dataloader.dataset
+            while 'dataset' in dataset:
+                dataset = dataset.dataset
+            dataset.pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, 'module': cfg.model}
         if args.out:
             metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]

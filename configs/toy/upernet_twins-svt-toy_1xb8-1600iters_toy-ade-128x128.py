@@ -45,6 +45,7 @@ model = dict(
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckImage'),
     dict(type='LoadAnnotations'),
     dict(type='CheckLabels', num_classes=len(classes)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -53,6 +54,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckImage'),
     dict(type='LoadAnnotations'),
     dict(type='CheckLabels', num_classes=len(classes)),
     dict(type='PackSegInputs'),

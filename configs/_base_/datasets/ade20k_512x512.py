@@ -5,6 +5,7 @@ num_classes = 150
 crop_size = (512, 512)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckImage'),
     dict(type='LoadAnnotations'),
     dict(type='CheckLabels', num_classes=num_classes),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -15,6 +16,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckImage'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     # The metric compares at the size of the image, so the annotation is not resized.
     dict(type='LoadAnnotations'),
@@ -53,6 +55,7 @@ test_evaluator = val_evaluator
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='CheckImage'),
     dict(
         type='TestTimeAug',
         transforms=[
@@ -65,6 +68,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),
             ],
             [dict(type='LoadAnnotations')],
+            [dict(type='CheckLabels', num_classes=num_classes)],
             [dict(type='PackSegInputs')],
         ],
     ),
