@@ -1,5 +1,6 @@
 """From a config file and command-line options to an MMEngine Runner, checked before anything is written."""
 
+import argparse
 import importlib.util
 import os
 import pickle
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
@@ -27,6 +28,29 @@ def readable_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f'error: {error}')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what training and testing share on their command lines."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG NAME)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config, such as data_root=FOLDER train_cfg.max_iters=100',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """The config that a command line names, with its options, launcher and work directory; raises as load_config."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:

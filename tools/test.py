@@ -1,43 +1,35 @@
 """Evaluate a checkpoint with the config's metrics; the config's default_scope decides which library builds it."""
 
 import argparse
-import os
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from mmtwins.launch import build_runner, check_checkpoints, check_data, load_config, readable_errors
+from mmtwins.launch import (
+    add_arguments,
+    build_runner,
+    check_checkpoints,
+    check_data,
+    config_from,
+    readable_errors,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder for logs and metrics (default: work_dirs/CONFIG NAME)')
     parser.add_argument('--out', help='predictions: a folder of PNG (segmentation) or a .pkl file (detection)')
     parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config defines it')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override values of the config, such as data_root=FOLDER',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with readable_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+        cfg = config_from(args)
         cfg.load_from = args.checkpoint
         cfg.resume = False
         is_detection = cfg.get('default_scope') == 'mmdet'

@@ -1,19 +1,22 @@
 """Train a segmentor or a detector; the config's default_scope decides which library builds it."""
 
 import argparse
-import os
-from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
-from mmtwins.launch import build_runner, check_checkpoints, check_data, load_config, readable_errors
+from mmtwins.launch import (
+    add_arguments,
+    build_runner,
+    check_checkpoints,
+    check_data,
+    config_from,
+    readable_errors,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG NAME)')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
     parser.add_argument(
@@ -23,25 +26,14 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the last one in the work directory',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override values of the config, such as data_root=FOLDER train_cfg.max_iters=100',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with readable_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+        cfg = config_from(args)
         if args.amp:
             if get_device() == 'cpu':
                 raise ValueError('--amp needs a GPU: MMEngine trains in mixed precision only there')

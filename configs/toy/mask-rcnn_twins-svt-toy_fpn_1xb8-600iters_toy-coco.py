@@ -1,6 +1,10 @@
 # Mask R-CNN on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
 # The data: python -m mmtwins.toy_data data/toy
-_base_ = ['../_base_/models/mask-rcnn_twins-svt_fpn.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/mask-rcnn_twins-svt_fpn.py',
+    '../_base_/schedules/toy_adamw.py',
+    '../_base_/default_runtime.py',
+]
 
 data_root = 'data/toy/coco'
 max_iters = 600
@@ -14,7 +18,7 @@ palette = [(204, 102, 119), (51, 34, 136), (170, 68, 153), (153, 153, 51), (136,
 embed_dims = [32, 64, 128, 192]
 channels = 64
 strides = [4, 8, 16, 32]
-norm_cfg = dict(type='BN', requires_grad=True)  # from scratch, a detector without normalisation hardly learns
+norm_cfg = dict(type='BN', requires_grad=True)  # helps training from scratch
 model = dict(
     backbone=dict(
         arch=dict(
@@ -112,25 +116,10 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=learning_rate, weight_decay=0.01),
-    clip_grad=dict(max_norm=5.0),
-)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 4)
+optim_wrapper = dict(optimizer=dict(lr=learning_rate))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, begin=0, end=50, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=0.0, T_max=max_iters - 50, begin=50, end=max_iters, by_epoch=False),
 ]
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=50, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'),
-)
-log_processor = dict(by_epoch=False)
-randomness = dict(seed=0)
+default_hooks = dict(visualization=dict(type='DetVisualizationHook'))

@@ -1,6 +1,10 @@
 # UPerNet on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
 # The data: python -m mmtwins.toy_data data/toy
-_base_ = ['../_base_/models/upernet_twins-svt.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/upernet_twins-svt.py',
+    '../_base_/schedules/toy_adamw.py',
+    '../_base_/default_runtime.py',
+]
 
 data_root = 'data/toy/ade'
 max_iters = 1600
@@ -92,25 +96,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 4)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=learning_rate, weight_decay=0.01),
-    clip_grad=dict(max_norm=5.0),
-)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 4)
+optim_wrapper = dict(optimizer=dict(lr=learning_rate))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, begin=0, end=50, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=0.0, T_max=max_iters - 50, begin=50, end=max_iters, by_epoch=False),
 ]
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
-log_processor = dict(by_epoch=False)
-randomness = dict(seed=0)
+default_hooks = dict(visualization=dict(type='SegVisualizationHook'))
