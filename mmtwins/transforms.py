@@ -63,7 +63,8 @@ class CheckLabels:
             raise ValueError(f'{path} is no label image: it has {labels.shape[2]} channels, a label image has one')
         last = self.num_classes - (not results.get('reduce_zero_label'))
         wrong = labels[(labels < 0) | (labels > last)]
-        wrong = wrong[wrong != (-1 if self.ignore_label is None else self.ignore_label)]
+        if self.ignore_label is not None:
+            wrong = wrong[wrong != self.ignore_label]
         if wrong.size:
             raise ValueError(
                 f'{path} has the label {wrong[0]}, but labels go from 0 to {last} for {self.num_classes} classes'
