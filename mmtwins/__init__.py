@@ -1,4 +1,4 @@
-"""Twins-SVT backbone (arXiv:2104.13840) for MMSegmentation and MMDetection.
+"""Twins-SVT and Twins-PCPVT backbones (arXiv:2104.13840) for MMSegmentation and MMDetection.
 
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to, makes
 ``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and lets ``torch.load`` read MMEngine's checkpoints safely.
@@ -6,12 +6,12 @@ Importing this package registers its modules in MMEngine's root registries, whic
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from .backbone import TwinsSVTBackbone
+from .backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .checkpoint import allow_mmengine_checkpoints
 from .transforms import CheckImage, CheckLabels
 
 __version__ = '0.1.0'
-__all__ = ['CheckImage', 'CheckLabels', 'TwinsSVTBackbone']
+__all__ = ['CheckImage', 'CheckLabels', 'TwinsPCPVTBackbone', 'TwinsSVTBackbone']
 
 allow_mmengine_checkpoints()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there

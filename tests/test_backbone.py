@@ -1,4 +1,4 @@
-"""TwinsSVTBackbone: parity with the public code, arguments, training behaviour, precision, bad input."""
+"""TwinsSVTBackbone and TwinsPCPVTBackbone: parity with the public code, arguments, training behaviour, precision, bad input."""
 
 import copy
 import itertools
@@ -10,21 +10,29 @@ from golden import golden_input, golden_positions, golden_state_dict, load_golde
 from mmengine.registry import MODELS
 from torch.testing import assert_close
 
-from mmtwins import TwinsSVTBackbone
-from mmtwins.backbone import ARCHITECTURES, DropPath
+from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
+from mmtwins.attention import GlobalSubsampledAttention
+from mmtwins.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, DropPath
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 GOLDEN_CASES = [
-    pytest.param(name, padding, case, id=f'{name}-{case["height"]}x{case["width"]}')
+    pytest.param(name, padding, case, id=f'{name}-{padding}-{case["height"]}x{case["width"]}')
     for name, padding in [
         ('official_seg_svt_small', 'masked'),
         ('official_seg_svt_small', 'meituan'),
         ('official_seg_svt_base', 'masked'),
         ('official_det_svt_small', 'zero'),
         ('official_det_svt_large', 'zero'),
+        ('official_seg_pcpvt_small', None),
+        ('official_seg_pcpvt_large', None),
     ]
     for case in load_golden(name)['cases']
 ]
+
+
+def make_pcpvt(**kwargs) -> TwinsPCPVTBackbone:
+    torch.manual_seed(0)
+    return TwinsPCPVTBackbone(**{'arch': TINY, **kwargs})
 
 
 def make_tiny(**kwargs) -> TwinsSVTBackbone:
@@ -33,9 +41,12 @@ def make_tiny(**kwargs) -> TwinsSVTBackbone:
 
 
 @pytest.mark.parametrize(('name', 'window_padding', 'case'), GOLDEN_CASES)
-def test_features_equal_the_public_code(name: str, window_padding: str, case: dict) -> None:
+def test_features_equal_the_public_code(name: str, window_padding: str | None, case: dict) -> None:
     golden = load_golden(name)
-    model = TwinsSVTBackbone(arch=golden['arch'], window_padding=window_padding).eval()
+    if golden['family'] == 'pcpvt':
+        model = TwinsPCPVTBackbone(arch=golden['arch']).eval()
+    else:
+        model = TwinsSVTBackbone(arch=golden['arch'], window_padding=window_padding).eval()
     missing, unexpected = model.load_state_dict(golden_state_dict(name), strict=False)
     assert not missing
     assert set(unexpected) == {'norm.weight', 'norm.bias', 'head.weight', 'head.bias'}  # of the ImageNet classifier
@@ -60,6 +71,55 @@ def test_parameter_names_and_shapes_are_the_public_ones(arch: str) -> None:
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == public
 
 
+@pytest.mark.parametrize('arch', ['small', 'large'])
+def test_pcpvt_parameter_names_and_shapes_are_the_public_ones(arch: str) -> None:
+    public = load_golden(f'official_seg_pcpvt_{arch}')['parameters']
+    with torch.device('meta'):
+        model = TwinsPCPVTBackbone(arch=arch)
+    own = {k: list(v.shape) for k, v in model.state_dict().items()}
+    assert own == {k: v for k, v in public.items() if not k.startswith(('norm.', 'head.'))}
+
+
+@pytest.mark.parametrize(('arch', 'millions'), [('small', 23.59), ('base', 43.31), ('large', 60.48)])
+def test_pcpvt_parameter_counts(arch: str, millions: float) -> None:
+    with torch.device('meta'):
+        model = TwinsPCPVTBackbone(arch=arch)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@pytest.mark.parametrize('arch', PCPVT_ARCHITECTURES)
+def test_pcpvt_sub_samples_in_every_block_and_norms_no_stage(arch: str) -> None:
+    with torch.device('meta'):
+        model = TwinsPCPVTBackbone(arch=arch)
+    for stage, sr_ratio in zip(model.blocks, (8, 4, 2, 1), strict=True):
+        assert all(type(block.attn) is GlobalSubsampledAttention and block.attn.sr_ratio == sr_ratio for block in stage)
+    assert [len(stage) for stage in model.blocks] == list(PCPVT_ARCHITECTURES[arch]['depths'])
+    assert not any(name.startswith('norm_list') for name, _ in model.named_parameters())
+    rates = [block.drop_path.rate for stage in model.blocks for block in stage]
+    assert rates == pytest.approx(np.linspace(0, 0.2, len(rates)))
+
+
+def test_pcpvt_takes_the_common_arguments() -> None:
+    x = torch.randn(2, 1, 37, 50)
+    model = make_pcpvt(in_channels=1, patch_padding='corner', qkv_bias=False, with_cp=True, frozen_stages=0,
+                       drop_rate=0.1, attn_drop_rate=0.1, out_indices=(1, 2), norm_after_stage=True)  # fmt: skip
+    maps = model(x)
+    assert [tuple(m.shape) for m in maps] == [(2, 16, 5, 7), (2, 24, 3, 4)]
+    sum(m.sum() for m in maps).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (name.split('.')[1] == '0'), name
+    for kwargs, message in [
+        (dict(arch='tiny'), "arch='tiny' is unknown: choose one of small, base, large"),
+        (dict(sr_ratios=(8, 4)), r'sr_ratios=\(8, 4\) does not match the 4 stages'),
+        (dict(drop_path_rate=1), 'drop_path_rate=1 is not a rate'),
+        (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1 is not a rate'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make_pcpvt(**kwargs)
+    with pytest.raises(TypeError, match='window_sizes'):
+        make_pcpvt(window_sizes=(7, 7, 7, 7))
+
+
 @pytest.mark.parametrize(('arch', 'millions'), [('small', 23.55), ('base', 55.30), ('large', 98.25)])
 def test_parameter_counts(arch: str, millions: float) -> None:
     # No unused ImageNet head inside, as in the public code.
@@ -70,12 +130,13 @@ def test_parameter_counts(arch: str, millions: float) -> None:
 
 
 def test_resolves_from_both_libraries_registries() -> None:
-    cfg = dict(type='TwinsSVTBackbone', arch=TINY)
-    assert isinstance(MODELS.build(cfg), TwinsSVTBackbone)
-    for library in ('mmseg', 'mmdet'):
-        registry = pytest.importorskip(f'{library}.registry').MODELS
-        assert isinstance(registry.build(cfg), TwinsSVTBackbone)
-        assert isinstance(registry.build(dict(cfg, type=TwinsSVTBackbone)), TwinsSVTBackbone)
+    for backbone in (TwinsSVTBackbone, TwinsPCPVTBackbone):
+        cfg = dict(type=backbone.__name__, arch=TINY)
+        assert type(MODELS.build(cfg)) is backbone
+        for library in ('mmseg', 'mmdet'):
+            registry = pytest.importorskip(f'{library}.registry').MODELS
+            assert type(registry.build(cfg)) is backbone
+            assert type(registry.build(dict(cfg, type=backbone))) is backbone
 
 
 @pytest.mark.parametrize('indices', [c for n in range(1, 5) for c in itertools.combinations(range(4), n)])
