@@ -71,7 +71,8 @@ setup(
         # mmcv needs torch installed before it builds, so neither framework is a hard requirement: `make setup` does it.
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],
-        'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det')],
+        'hub': requirements('hub'),
+        'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det'), *requirements('hub')],
     },
     zip_safe=False,
 )

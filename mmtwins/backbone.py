@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from .checkpoint import check_weights_fit
+from .checkpoint import fit_backbone
 
 ARCHITECTURES = {
     'small': dict(
@@ -259,16 +260,12 @@ class TwinsBackbone(BaseModule):
             )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # An ImageNet classifier norms its last stage only; a backbone that does the same takes that norm over.
-        *others, last = self.norm_list
-        if isinstance(last, nn.LayerNorm) and not any(isinstance(norm, nn.LayerNorm) for norm in others):
-            for name in ('weight', 'bias'):
-                if f'{prefix}norm.{name}' in state_dict:
-                    own_name = f'{prefix}norm_list.{len(others)}.{name}'
-                    state_dict.setdefault(own_name, state_dict.pop(f'{prefix}norm.{name}'))
-        # Every way of loading ends here (init_cfg, load_from, resume, load_state_dict), and MMEngine only logs
-        # when nothing fits.
-        check_weights_fit(state_dict, self.state_dict(prefix=prefix))
+        # Every way of loading ends here: init_cfg, load_from, resume, load_state_dict. MMEngine only logs when a
+        # checkpoint does not fit.
+        own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+        weights, summary = fit_backbone(own, self.state_dict())
+        print_log(summary, logger='current')
+        state_dict.update({prefix + name: value for name, value in weights.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -3,8 +3,6 @@
 import argparse
 import importlib.util
 import os
-import pickle
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +11,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import MODELS, RUNNERS
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from .checkpoint import check_weights_fit
+from .checkpoint import fit_backbone, fit_model
+from .loading import FitCheckpointHook, is_remote, read_checkpoint
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
@@ -170,68 +169,63 @@ def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield dataset
 
 
-def check_checkpoints(cfg: Config) -> None:
-    """Check that the checkpoints named by a config can be read and fit its backbone.
+def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
+    """Check that the checkpoints named by a config can be read and fit its model.
 
     Covers ``load_from``, the one that ``resume`` would take from the work directory, and ``Pretrained`` in the
     backbone's ``init_cfg``. Remote ones are left to MMEngine.
 
+    Args:
+        cfg: The whole config.
+        for_training: Whether heads for another number of classes will do, since they are trained anew.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint, would run code when loaded, or no weight in it fits the backbone.
+        ValueError: It is no checkpoint, would run code when loaded, or does not fit.
     """
     model = cfg.model.get('module', cfg.model)  # inside a test-time augmentation wrapper
     backbone = model.get('backbone')
     if backbone is None:
         return
-    wanted = []
     path = cfg.get('load_from')
     if cfg.get('resume') and not path:
         path = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    if path:
-        wanted.append((path, '', 'backbone.'))
+    if path and not is_remote(path):
+        weights = read_checkpoint(path)
+        with _named(path):
+            for line in fit_model(weights, _expected(cfg, model))[1]:
+                if 'another number of classes' in line and not for_training:
+                    raise ValueError(f'{line.removesuffix(", re-initialised")}: give the config it was trained with')
     init_cfg = backbone.get('init_cfg') or []
     for init in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
-        if init.get('type') == 'Pretrained':
-            wanted.append((init['checkpoint'], init.get('prefix') or '', ''))
-    if not wanted:
-        return
-    with torch.device('meta'):
-        expected = MODELS.build({'_scope_': cfg.get('default_scope'), **backbone, 'init_cfg': None}).state_dict()
-    for path, strip, prefix in wanted:
-        if '://' in str(path):
+        if init.get('type') != 'Pretrained' or is_remote(init['checkpoint']):
             continue
-        state_dict = _read_state_dict(path)
+        weights = read_checkpoint(init['checkpoint'])
+        strip = (init.get('prefix') or '').rstrip('.')
         if strip:
-            strip = strip.rstrip('.') + '.'
-            state_dict = {name.removeprefix(strip): v for name, v in state_dict.items() if name.startswith(strip)}
-        try:
-            check_weights_fit(state_dict, {prefix + name: value for name, value in expected.items()})
-        except ValueError as error:
-            raise ValueError(f'checkpoint {path}: {error}') from None
+            weights = {k.removeprefix(f'{strip}.'): v for k, v in weights.items() if k.startswith(f'{strip}.')}
+        with _named(init['checkpoint']):
+            fit_backbone(weights, _expected(cfg, backbone))
 
 
-def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist: give the path of a .pth file')
+def _expected(cfg: Config, part: ConfigDict) -> dict[str, torch.Tensor]:
+    """The state dict of a model or backbone as built."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        return MODELS.build({'_scope_': cfg.get('default_scope'), **part, 'init_cfg': None}).state_dict()
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Name the checkpoint in a ValueError."""
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
-        raise ValueError(
-            f'checkpoint {path} is refused: besides weights it holds {found[1] if found else "something"}, which could '
-            'run code, or it is no checkpoint at all. Get it as plain weights, from its author'
-        ) from None
-    except Exception as error:  # a damaged file fails anywhere in the unpickler
-        raise ValueError(
-            f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
-        ) from None
-    state_dict = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
-        raise ValueError(f'checkpoint {path} is no checkpoint: it holds no dict of weights by name')
-    return {name.removeprefix('module.'): value for name, value in state_dict.items()}
+        yield
+    except ValueError as error:
+        raise ValueError(f'checkpoint {path}: {error}') from None
 
 
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config that has ``work_dir`` and ``launcher``, not yet started."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if not any(isinstance(hook, FitCheckpointHook) for hook in runner.hooks):
+        runner.register_hook(FitCheckpointHook())
+    return runner

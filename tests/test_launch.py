@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.launch import check_checkpoints, check_data, load_config
@@ -135,9 +137,18 @@ def test_missing_and_empty_data_folders_are_named(tmp_path: Path) -> None:
     check_data(Config(dict(test_dataloader=dict(dataset=dict(data_root='s3://bucket', ann_file='a')))), 'test')
 
 
+class Whole(BaseModule):
+    """A whole model in miniature."""
+
+    def __init__(self, backbone: dict, num_classes: int = 5, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = torch.nn.Linear(2, num_classes)
+
+
 def make_checkpoint_config(tmp_path: Path, init_cfg: dict | None = None, **kwargs) -> Config:
     backbone = dict(BACKBONE, init_cfg=init_cfg)
-    return Config(dict(model=dict(type='Any', backbone=backbone), work_dir=str(tmp_path / 'work'), **kwargs))
+    return Config(dict(model=dict(type=Whole, backbone=backbone), work_dir=str(tmp_path / 'work'), **kwargs))
 
 
 def test_fitting_checkpoints_pass(tmp_path: Path) -> None:
@@ -151,7 +162,23 @@ def test_fitting_checkpoints_pass(tmp_path: Path) -> None:
         check_checkpoints(make_checkpoint_config(tmp_path, init_cfg, load_from=str(tmp_path / 'whole.pth')))
     check_checkpoints(make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'ddp.pth')))
     check_checkpoints(make_checkpoint_config(tmp_path, load_from=None, resume=True))  # nothing to resume from yet
-    check_checkpoints(make_checkpoint_config(tmp_path, load_from='https://example.org/a.pth'))
+    for path in ('https://example.org/a.pth', 'hf-hub:a/b'):
+        check_checkpoints(make_checkpoint_config(tmp_path, load_from=path))
+
+
+def test_heads_for_other_classes_pass_for_training_only(tmp_path: Path) -> None:
+    cfg = make_checkpoint_config(tmp_path)
+    weights = MODELS.build(dict(cfg.model, num_classes=9)).state_dict()
+    torch.save(weights, tmp_path / 'nine.pth')
+    cfg = make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'nine.pth'))
+    check_checkpoints(cfg)
+    with pytest.raises(
+        ValueError, match=r'nine\.pth: head: 9 outputs in the checkpoint, 5 in the model \(another number'
+    ):
+        check_checkpoints(cfg, for_training=False)
+    bare = {name.removeprefix('backbone.'): value for name, value in weights.items() if name.startswith('backbone.')}
+    torch.save(bare, tmp_path / 'bare.pth')
+    check_checkpoints(make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'bare.pth')), for_training=False)
 
 
 def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
@@ -171,7 +198,7 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
         ('half.pth', ValueError, 'cannot be read'),
         ('numbers.pth', ValueError, 'holds no dict of weights by name'),
         ('list.pth', ValueError, 'holds no dict of weights by name'),
-        ('nested.pth', ValueError, 'no weight in the checkpoint fits.*has model of no shape'),
+        ('nested.pth', ValueError, 'no weight in the checkpoint fits.*has a \\(1,\\)'),
     ]:
         path = str(tmp_path / name)
         with pytest.raises(error, match=f'checkpoint {path}.*({message})'):

@@ -306,7 +306,7 @@ def set_up(prefix: Path) -> None:
     else:
         pip(prefix, f'Installing torch {pin("torch")} ({size})', *files('torch', 'build'))
     title = 'Installing MMEngine, MMSegmentation, MMDetection and what they need (about 0.3 GB to download)'
-    pip(prefix, title, *files('base', 'seg', 'det', 'mim', 'tests'))
+    pip(prefix, title, *files('base', 'seg', 'det', 'hub', 'mim', 'tests'))
     obstacle = install_mmcv(prefix)
     mmtwins = [] if direct_url('mmtwins') == 'package' else ['--editable', str(ROOT)]
     if not mmtwins:

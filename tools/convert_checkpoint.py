@@ -1,0 +1,62 @@
+"""Convert a public Twins checkpoint between native names (the public code's), and those of timm, mmseg and mmpretrain."""
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from mmtwins.checkpoint import FORMATS, from_native, recognise, to_native, trace
+from mmtwins.launch import readable_errors
+from mmtwins.loading import read_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help='checkpoint in any format: file (.pth, .safetensors), URL or hf-hub:OWNER/NAME')
+    parser.add_argument('dst', help='file to write, .pth or .safetensors')
+    parser.add_argument('--to', required=True, choices=FORMATS, help='names to write')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        if not args.dst.endswith(('.pth', '.safetensors')):
+            raise ValueError(f'{args.dst}: give a file that ends in .pth or .safetensors')
+        source = read_checkpoint(args.src)
+        native = to_native(source)
+        found = recognise(source)
+        prefix = recognise(native).prefix
+        if args.to == 'timm' and prefix:  # timm has no dense models
+            native = {name.removeprefix(prefix): value for name, value in native.items() if name.startswith(prefix)}
+        converted = from_native(native, args.to)
+        Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
+        if args.dst.endswith('.safetensors'):
+            save_file({name: value.clone().contiguous() for name, value in converted.items()}, args.dst)
+        else:
+            torch.save({'state_dict': converted}, args.dst)
+
+    origins = trace(source, native, converted, args.to)
+    moves = Counter((' + '.join(map(generic, names)) or 'zeros', generic(name)) for name, names in origins.items())
+    dropped = Counter(generic(name) for name in source.keys() - {name for names in origins.values() for name in names})
+    table = Table('tensors', f'from ({found.format})', f'to ({args.to})')
+    for (names, target), count in moves.items():
+        table.add_row(str(count), names, target)
+    for name, count in sorted(dropped.items()):
+        table.add_row(str(count), name, 'dropped')
+    Console(width=None if Console().is_terminal else 160).print(table)
+    print(f'{len(source)} tensors read, {len(converted)} written to {args.dst}, {dropped.total()} dropped')
+
+
+def generic(name: str) -> str:
+    """A name with * for the numbers of stages and blocks."""
+    return re.sub(r'(?<=\.)\d+(?=\.)', '*', name)
+
+
+if __name__ == '__main__':
+    main()
