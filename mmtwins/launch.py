@@ -232,6 +232,27 @@ def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix('module.'): value for name, value in state_dict.items()}
 
 
+def warn_of_batch_size(runner: Runner) -> None:
+    """Log a warning if GPUs x batch is not what the recipe's learning rate is for and nothing scales the rate.
+
+    Args:
+        runner: About to train. Its config may have ``auto_scale_lr`` with a ``base_batch_size`` in images.
+    """
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    expected = scaling.get('base_batch_size')
+    batch_size = runner.cfg.train_dataloader.get('batch_size', 1)
+    gpus = runner.world_size
+    total = gpus * batch_size
+    if expected is None or scaling.get('enable') or total == expected:
+        return
+    rate = runner.cfg.optim_wrapper.optimizer.lr
+    runner.logger.warning(
+        f'{gpus} GPU{"s" if gpus > 1 else ""} x {batch_size} images = {total} an iteration, but the learning rate '
+        f'{rate:g} is for {expected} (auto_scale_lr.base_batch_size). '
+        f'--auto-scale-lr would make it {rate * total / expected:g}'
+    )
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config that has ``work_dir`` and ``launcher``, not yet started."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
