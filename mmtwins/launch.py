@@ -247,9 +247,8 @@ def warn_of_batch_size(runner: Runner) -> None:
         return
     rate = runner.cfg.optim_wrapper.optimizer.lr
     runner.logger.warning(
-        f'{gpus} GPU{"s" if gpus > 1 else ""} x {batch_size} images = {total} an iteration, but the learning rate '
-        f'{rate:g} is for {expected} (auto_scale_lr.base_batch_size). '
-        f'--auto-scale-lr would make it {rate * total / expected:g}'
+        f'{gpus} GPU(s) x {batch_size} image(s) = {total} an iteration, but the learning rate {rate:g} is for '
+        f'{expected} (auto_scale_lr.base_batch_size). --auto-scale-lr would make it {rate * total / expected:g}'
     )
 
 

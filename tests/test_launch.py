@@ -211,11 +211,11 @@ def test_another_batch_than_the_recipes_is_warned_of_with_the_remedy(caplog: pyt
     pytest.importorskip('mmseg')
     (message,) = warnings_of(caplog, 1)
     assert message == (
-        '1 GPU x 4 images = 4 an iteration, but the learning rate 0.0001 is for 16 (auto_scale_lr.base_batch_size). '
+        '1 GPU(s) x 4 image(s) = 4 an iteration, but the learning rate 0.0001 is for 16 (auto_scale_lr.base_batch_size). '
         '--auto-scale-lr would make it 2.5e-05'
     )
     (message,) = warnings_of(caplog, 8)
-    assert '8 GPUs x 4 images = 32 an iteration' in message
+    assert '8 GPU(s) x 4 image(s) = 32 an iteration' in message
     assert 'would make it 0.0002' in message
     assert warnings_of(caplog, 4) == []
     assert warnings_of(caplog, 8, **{'train_dataloader.batch_size': 2}) == []
