@@ -223,6 +223,26 @@ def _named(path: str) -> Iterator[None]:
         raise ValueError(f'checkpoint {path}: {error}') from None
 
 
+def warn_of_batch_size(runner: Runner) -> None:
+    """Log a warning if GPUs x batch is not what the recipe's learning rate is for and nothing scales the rate.
+
+    Args:
+        runner: About to train. Its config may have ``auto_scale_lr`` with a ``base_batch_size`` in images.
+    """
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    expected = scaling.get('base_batch_size')
+    batch_size = runner.cfg.train_dataloader.get('batch_size', 1)
+    gpus = runner.world_size
+    total = gpus * batch_size
+    if expected is None or scaling.get('enable') or total == expected:
+        return
+    rate = runner.cfg.optim_wrapper.optimizer.lr
+    runner.logger.warning(
+        f'{gpus} GPU(s) x {batch_size} image(s) = {total} an iteration, but the learning rate {rate:g} is for '
+        f'{expected} (auto_scale_lr.base_batch_size). --auto-scale-lr would make it {rate * total / expected:g}'
+    )
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config that has ``work_dir`` and ``launcher``, not yet started."""
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,6 +1,10 @@
-"""What the tools refuse before anything is written, and ``--cfg-options data_root``."""
+"""What the tools refuse before anything is written, ``--cfg-options data_root``, and the batch size they warn of."""
 
 import importlib.util
+import logging
+import runpy
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 
 from mmtwins import TwinsSVTBackbone
-from mmtwins.launch import check_checkpoints, check_data, load_config
+from mmtwins.launch import check_checkpoints, check_data, load_config, warn_of_batch_size
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 TINY = dict(embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), mlp_ratios=(2, 2))
 BACKBONE = dict(type='TwinsSVTBackbone', arch=TINY, window_sizes=(7, 7), sr_ratios=(2, 1), out_indices=(0, 1))
 
@@ -71,10 +76,9 @@ def test_data_root_of_a_lazy_config_keeps_it_lazy(tmp_path: Path) -> None:
 
 
 def test_imagenet_weights_are_named_by_two_options() -> None:
-    configs = Path(__file__).parents[1] / 'configs'
-    for path in (configs / 'ade20k').glob('*.py'), (configs / 'coco').glob('*.py'):
+    for path in [*(CONFIGS / 'ade20k').glob('*-s_*.py'), *(CONFIGS / 'coco').glob('*-s_*.py')]:
         cfg = load_config(
-            str(next(path)),
+            str(path),
             {'model.backbone.init_cfg.type': 'Pretrained', 'model.backbone.init_cfg.checkpoint': 'a.pth'},
         )
         assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='a.pth')
@@ -207,3 +211,64 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
             check_checkpoints(make_checkpoint_config(tmp_path, dict(type='Pretrained', checkpoint=path)))
     with pytest.raises(ValueError, match=r'foreign\.pth: no weight'):
         check_checkpoints(make_checkpoint_config(tmp_path, load_from=None, resume=True))
+
+
+FPN = CONFIGS / 'ade20k' / 'fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py'  # 4 images a GPU, 16 in all
+
+
+class StandInRunner:
+    """Has what the warning reads; notes when training starts."""
+
+    def __init__(self, cfg: Config, world_size: int = 1) -> None:
+        self.cfg = cfg
+        self.world_size = world_size
+        self.logger = logging.getLogger('stand-in')
+
+    def train(self) -> None:
+        self.logger.warning('training starts')
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, world_size: int, **options) -> list[str]:
+    caplog.clear()
+    warn_of_batch_size(StandInRunner(load_config(str(FPN), options), world_size))
+    return [record.message for record in caplog.records]
+
+
+def test_another_batch_than_the_recipes_is_warned_of_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip('mmseg')
+    (message,) = warnings_of(caplog, 1)
+    assert message == (
+        '1 GPU(s) x 4 image(s) = 4 an iteration, but the learning rate 0.0001 is for 16 (auto_scale_lr.base_batch_size). '
+        '--auto-scale-lr would make it 2.5e-05'
+    )
+    (message,) = warnings_of(caplog, 8)
+    assert '8 GPU(s) x 4 image(s) = 32 an iteration' in message
+    assert 'would make it 0.0002' in message
+    assert warnings_of(caplog, 4) == []
+    assert warnings_of(caplog, 8, **{'train_dataloader.batch_size': 2}) == []
+    assert warnings_of(caplog, 1, **{'auto_scale_lr.enable': True}) == []
+    assert warnings_of(caplog, 1, **{'auto_scale_lr': None}) == []
+
+
+@pytest.mark.parametrize(('options', 'count'), [([], 1), (['--auto-scale-lr'], 0)])
+def test_training_warns_once_before_it_starts(
+    options: list[str], count: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('mmseg')
+    monkeypatch.setattr('sys.argv', ['train.py', str(FPN), *options])
+    monkeypatch.setattr('mmtwins.launch.check_data', lambda *_: None)
+    monkeypatch.setattr('mmtwins.launch.build_runner', StandInRunner)
+    runpy.run_path(str(CONFIGS.parent / 'tools' / 'train.py'), run_name='__main__')
+    messages = [record.message for record in caplog.records if record.name == 'stand-in']
+    assert messages[-1] == 'training starts'
+    assert len(messages) == count + 1
+
+
+def test_mixed_precision_recipe_says_that_it_needs_a_gpu(run_tool: Callable[..., subprocess.CompletedProcess]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    pytest.importorskip('mmdet')
+    path = CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-amp-ms-crop-3x_coco.py'
+    result = run_tool('train.py', path)
+    assert result.returncode == 1
+    assert f'error: {path} needs a GPU: MMEngine trains in mixed precision only there' in result.stderr

@@ -11,6 +11,7 @@ from mmtwins.launch import (
     check_data,
     config_from,
     readable_errors,
+    warn_of_batch_size,
 )
 
 
@@ -35,10 +36,11 @@ def main() -> None:
     with readable_errors():
         cfg = config_from(args)
         if args.amp:
-            if get_device() == 'cpu':
-                raise ValueError('--amp needs a GPU: MMEngine trains in mixed precision only there')
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if cfg.optim_wrapper.type == 'AmpOptimWrapper' and get_device() == 'cpu':
+            cause = '--amp' if args.amp else args.config
+            raise ValueError(f'{cause} needs a GPU: MMEngine trains in mixed precision only there')
         if args.auto_scale_lr:
             if 'auto_scale_lr' not in cfg:
                 raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with a base_batch_size')
@@ -49,6 +51,7 @@ def main() -> None:
         check_data(cfg, 'train', 'val')
         check_checkpoints(cfg)
         runner = build_runner(cfg)
+    warn_of_batch_size(runner)
     runner.train()
 
 

@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/fpn_twins-svt.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/adamw_80k.py',
+    '../_base_/default_runtime.py',
+]
+train_dataloader = dict(batch_size=4)
+model = dict(
+    backbone=dict(arch='large', drop_path_rate=0.3),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)

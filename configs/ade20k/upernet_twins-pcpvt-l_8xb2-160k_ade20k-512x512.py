@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/upernet_twins-pcpvt.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/adamw_160k.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(arch='large'))

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/upernet_twins-pcpvt.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/adamw_160k.py',
+    '../_base_/default_runtime.py',
+]
+# The public config and log of this model have 32 images, the paper 16.
+train_dataloader = dict(batch_size=4)
+auto_scale_lr = dict(base_batch_size=32)

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_twins-pcpvt_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/adamw_3x.py',
+    '../_base_/default_runtime.py',
+]
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale=512.0)
+model = dict(backbone=dict(arch='base'))

@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_twins-svt_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/adamw_1x.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(arch='base'),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_twins-svt_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/adamw_3x.py',
+    '../_base_/default_runtime.py',
+]
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale=512.0)

@@ -1,0 +1,104 @@
+"""The recipes by name, what their names say, and their configs and models, each read once."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmtwins.launch import load_config
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+FAMILIES = ('svt', 'pcpvt')
+NAMES = sorted(
+    [f'upernet_twins-svt-{size}_8xb2-160k_ade20k-512x512' for size in 'sbl']
+    + ['upernet_twins-pcpvt-s_8xb4-160k_ade20k-512x512']
+    + [f'upernet_twins-pcpvt-{size}_8xb2-160k_ade20k-512x512' for size in 'bl']
+    + [f'fpn_twins-{family}-{size}_4xb4-80k_ade20k-512x512' for family in FAMILIES for size in 'sbl']
+    + [
+        f'{head}_twins-{family}-{size}_fpn_8xb2-1x_coco'
+        for head in ('mask-rcnn', 'retinanet')
+        for family in FAMILIES
+        for size in 'sbl'
+    ]
+    + [
+        f'{head}_twins-{backbone}_fpn_8xb2-{schedule}_coco'
+        for head, schedule in (('mask-rcnn', 'amp-ms-crop-3x'), ('retinanet', 'ms-crop-3x'))
+        for backbone in ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b')
+    ]
+)
+EMBED_DIMS = {
+    'svt-s': [64, 128, 256, 512],
+    'svt-b': [96, 192, 384, 768],
+    'svt-l': [128, 256, 512, 1024],
+    **{f'pcpvt-{size}': [64, 128, 320, 512] for size in 'sbl'},
+}
+DEPTHS = {
+    'svt-s': [2, 2, 10, 4],
+    'svt-b': [2, 2, 18, 2],
+    'svt-l': [2, 2, 18, 2],
+    'pcpvt-s': [3, 4, 6, 3],
+    'pcpvt-b': [3, 4, 18, 3],
+    'pcpvt-l': [3, 8, 27, 3],
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the name of a config promises."""
+
+    name: str
+    head: str
+    backbone: str
+    gpus: int
+    images_per_gpu: int
+    schedule: str
+    dataset: str
+
+    @property
+    def path(self) -> Path:
+        return CONFIGS / self.dataset / f'{self.name}.py'
+
+    @property
+    def cfg(self) -> Config:
+        """A copy that a test may change."""
+        return _load(str(self.path)).copy()
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model without values (on the meta device), shared by the tests."""
+        return _build_on_meta(str(self.path))
+
+
+def parse_name(name: str) -> Recipe:
+    match = re.fullmatch(
+        r'(\w[\w-]*?)_twins-(\w+-\w)(?:_fpn)?_(\d+)xb(\d+)-(?:[\w-]*-)?(160k|80k|1x|3x)_(ade20k|coco)(?:-512x512)?',
+        name,
+    )
+    head, backbone, gpus, images, schedule, dataset = match.groups()
+    return Recipe(name, head, backbone, int(gpus), int(images), schedule, dataset)
+
+
+RECIPES = [parse_name(name) for name in NAMES]
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    import mmdet.models  # noqa: F401
+    import mmseg.models  # noqa: F401
+
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+@cache
+def _load(path: str) -> Config:
+    return load_config(path)
+
+
+@cache
+def _build_on_meta(path: str) -> torch.nn.Module:
+    with torch.device('meta'):
+        return build_model(_load(path).copy())
