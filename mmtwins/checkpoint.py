@@ -113,7 +113,7 @@ def to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if fmt == 'mmpretrain' and prefix and others and all(name.startswith('head.fc.') for name in others):
         native = {name.removeprefix(prefix).replace('head.fc.', 'head.'): value for name, value in native.items()}
         return _rename_final_norm(native, to='norm.')
-    return native if not prefix and 'head.weight' in native else _rename_final_norm(native, prefix, to='norm_list.')
+    return native if f'{prefix}head.weight' in native else _rename_final_norm(native, prefix, to='norm_list.')
 
 
 def from_native(state_dict: Mapping[str, Tensor], fmt: str) -> dict[str, Tensor]:
@@ -304,7 +304,7 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
     kept, warnings = fit_sr_kernels(kept, expected)
     _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
     counts = {kind: len(names) for kind, names in dropped.items()} | {'heads of the model': len(whole) - len(native)}
-    what = 'ImageNet classifier' if is_classifier else 'whole model' if prefix else 'backbone'
+    what = 'whole model' if prefix else 'ImageNet classifier' if is_classifier and not given_norms else 'backbone'
     names = 'native (official, timm)' if fmt == 'native' else fmt
     drops = ', '.join(f'{kind} {count}' for kind, count in counts.items() if count)
     line = (

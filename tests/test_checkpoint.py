@@ -206,6 +206,19 @@ def test_line_for_a_whole_model_and_for_fewer_stages() -> None:
     )
 
 
+@pytest.mark.parametrize('family', [TwinsSVTBackbone, TwinsPCPVTBackbone])
+def test_whole_models_of_the_public_code_hold_an_unused_classifier(family: type[TwinsBackbone]) -> None:
+    unused = {'norm.weight': torch.randn(32), 'norm.bias': torch.randn(32), 'head.weight': torch.randn(10, 32)}
+    native = {**random_weights(make_tiny(family)), **unused}
+    whole = {f'backbone.{k}': v for k, v in native.items()} | {'decode_head.a': torch.zeros(1)}
+    assert_equal(to_native(whole), whole)
+    kept, line, _ = fit_backbone(whole, make_tiny(family).state_dict())
+    assert kept.keys() == make_tiny(family).state_dict().keys()
+    assert 'as whole model' in line
+    assert '4 dropped (head 1, final norm 2, heads of the model 1), 0 left fresh' in line
+    assert 'as backbone' in fit_backbone(native, make_tiny(family).state_dict()).summary or family is TwinsPCPVTBackbone
+
+
 def test_final_norm_of_a_classifier_goes_where_a_backbone_has_one() -> None:
     classifier = tiny_classifier()
     for fmt in FORMATS:
