@@ -1,6 +1,7 @@
 """docs/finetuning.md: its two configs, as they stand there, train on folders laid out as it says."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -69,8 +70,9 @@ RunTool = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A checkout's configs with the document's two in ``configs/own``; the tools run in its parent folder."""
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout's configs with the document's two in ``configs/own``; the tools run where ``configs`` is."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')  # for models this small, threads cost the tools more than they gain
     (tmp_path / 'configs' / 'own').mkdir(parents=True)
     for folder in ('_base_', 'ade20k', 'coco'):
         (tmp_path / 'configs' / folder).symlink_to(REPOSITORY / 'configs' / folder)
@@ -273,7 +275,7 @@ def test_configs_are_the_same_outside_the_checkout_with_an_installed_package(own
         '    cfgs = [load_config(f"{folder}{name}.py")._cfg_dict.to_dict() for folder in ("", "configs/own/")]\n'
         '    print(cfgs[0] == cfgs[1])\n'
     )
-    env = {'PYTHONPATH': str(site), 'PYTHONWARNINGS': 'ignore'}
+    env = {**os.environ, 'PYTHONPATH': str(site), 'PYTHONWARNINGS': 'ignore'}
     result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert result.stdout.split() == ['True', 'True'], result.stderr
 
