@@ -289,7 +289,7 @@ def load_inferencer(
         ImportError: The library is not installed.
         ValueError: Config or checkpoint do not fit.
     """
-    from .checkpoint import fit_model
+    from .fitting import fit_model
     from .launch import load_config
     from .loading import read_checkpoint
 
@@ -317,7 +317,7 @@ def load_inferencer(
         logger.setLevel(level)
     inferencer.show_progress = False
     try:
-        fitted, _ = fit_model(weights, inferencer.model.state_dict())
+        fitted = fit_model(weights, inferencer.model.state_dict()).weights
     except ValueError as error:
         raise ValueError(f'checkpoint {checkpoint}: {error}') from None
     inferencer.model.load_state_dict(fitted, strict=False)

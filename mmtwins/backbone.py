@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from .checkpoint import fit_backbone
+from .fitting import fit_backbone
 
 ARCHITECTURES = {
     'small': dict(

@@ -152,7 +152,7 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
         try:
             with counter:
                 _forward(model, images, num_proposals)
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, TypeError, AssertionError, AttributeError) as error:
             raise ValueError(
                 f'{type(model).__name__} cannot be counted at {height} x {width} pixels without computing: {error}'
             ) from error

@@ -14,8 +14,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from .checkpoint import fit_backbone, fit_model
-from .loading import FitCheckpointHook, is_remote, read_checkpoint
+from .checkpoint import unwrap
+from .fitting import Fit, fit_backbone, fit_model, has_one_backbone
+from .hooks import CheckBatchSizeHook, FitCheckpointHook
+from .loading import FETCHED_SCHEMES, is_remote, load_safely
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
@@ -84,6 +86,13 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         cfg.merge_from_dict(options)
     except ImportError as error:
         raise ImportError(f'{path}: {error}. {_how_to_install("all")}') from error
+    except FileNotFoundError as error:
+        if '.mim' in str(error):
+            raise FileNotFoundError(
+                f"{path}: _base_ = 'mmtwins::...' needs an installed package (pip install ., not editable); in a checkout, "
+                'write the path of the config'
+            ) from error
+        raise
     except (TypeError, KeyError, SyntaxError) as error:
         raise ValueError(f'{path} with the options {options}: {type(error).__name__}: {error}') from error
     library = cfg.get('default_scope')
@@ -173,7 +182,8 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
     """Check that the checkpoints named by a config can be read and fit its model.
 
     Covers ``load_from``, the one that ``resume`` would take from the work directory, and ``Pretrained`` in the
-    backbone's ``init_cfg``. Remote ones are left to MMEngine.
+    ``init_cfg`` of model and backbone. Those on a web server or hub are fetched, into the cache where MMEngine looks for
+    them; those behind other schemes, and models without a Twins backbone, are left to MMEngine.
 
     Args:
         cfg: The whole config.
@@ -181,31 +191,52 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
 
     Raises:
         FileNotFoundError: There is no such file.
+        OSError: It cannot be fetched.
         ValueError: It is no checkpoint, would run code when loaded, or does not fit.
     """
     model = cfg.model.get('module', cfg.model)  # inside a test-time augmentation wrapper
-    backbone = model.get('backbone')
-    if backbone is None:
-        return
     path = cfg.get('load_from')
     if cfg.get('resume') and not path:
         path = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    if path and not is_remote(path):
-        weights = read_checkpoint(path)
-        with _named(path):
-            for line in fit_model(weights, _expected(cfg, model))[1]:
-                if 'another number of classes' in line and not for_training:
-                    raise ValueError(f'{line.removesuffix(", re-initialised")}: give the config it was trained with')
-    init_cfg = backbone.get('init_cfg') or []
-    for init in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
-        if init.get('type') != 'Pretrained' or is_remote(init['checkpoint']):
+    wanted = [(model, path, '')] if path else []
+    for part in (model, model.get('backbone') or {}):
+        init_cfg = part.get('init_cfg') or []
+        wanted += [
+            (part, init['checkpoint'], (init.get('prefix') or '').rstrip('.'))
+            for init in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg)
+            if init.get('type') == 'Pretrained'
+        ]
+    for part, path, prefix in wanted:
+        if is_remote(path) and (not str(path).startswith(FETCHED_SCHEMES) or int(os.environ.get('LOCAL_RANK', 0))):
             continue
-        weights = read_checkpoint(init['checkpoint'])
-        strip = (init.get('prefix') or '').rstrip('.')
-        if strip:
-            weights = {k.removeprefix(f'{strip}.'): v for k, v in weights.items() if k.startswith(f'{strip}.')}
-        with _named(init['checkpoint']):
-            fit_backbone(weights, _expected(cfg, backbone))
+        checkpoint = load_safely(path)
+        with _named(path):
+            weights = unwrap(checkpoint)
+            expected = _expected(cfg, part)
+            if not has_one_backbone(expected):
+                continue
+            if part is not model:
+                if prefix:
+                    weights = {
+                        k.removeprefix(f'{prefix}.'): v for k, v in weights.items() if k.startswith(f'{prefix}.')
+                    }
+                fit_backbone(weights, expected)
+                continue
+            fit = fit_model(weights, expected)
+            if not for_training:
+                _check_heads(fit, expected)
+            elif cfg.get('resume') and 'iter' not in checkpoint.get('meta', {}):
+                raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
+
+
+def _check_heads(fit: Fit, expected: dict[str, torch.Tensor]) -> None:
+    """Refuse to evaluate heads that are not the checkpoint's; a bare backbone passes, with its warnings."""
+    for line in fit.warnings:
+        if 'another number of classes' in line:
+            raise ValueError(f'{line.removesuffix(", re-initialised")}: give the config it was trained with')
+        has_heads = any('backbone.' not in name and name in expected for name in fit.weights)
+        if has_heads and line.endswith('left as initialised') and not line.startswith('auxiliary_head'):
+            raise ValueError(f'{line}: give the config it was trained with')
 
 
 def _expected(cfg: Config, part: ConfigDict) -> dict[str, torch.Tensor]:
@@ -223,29 +254,10 @@ def _named(path: str) -> Iterator[None]:
         raise ValueError(f'checkpoint {path}: {error}') from None
 
 
-def warn_of_batch_size(runner: Runner) -> None:
-    """Log a warning if GPUs x batch is not what the recipe's learning rate is for and nothing scales the rate.
-
-    Args:
-        runner: About to train. Its config may have ``auto_scale_lr`` with a ``base_batch_size`` in images.
-    """
-    scaling = runner.cfg.get('auto_scale_lr') or {}
-    expected = scaling.get('base_batch_size')
-    batch_size = runner.cfg.train_dataloader.get('batch_size', 1)
-    gpus = runner.world_size
-    total = gpus * batch_size
-    if expected is None or scaling.get('enable') or total == expected:
-        return
-    rate = runner.cfg.optim_wrapper.optimizer.lr
-    runner.logger.warning(
-        f'{gpus} GPU(s) x {batch_size} image(s) = {total} an iteration, but the learning rate {rate:g} is for '
-        f'{expected} (auto_scale_lr.base_batch_size). --auto-scale-lr would make it {rate * total / expected:g}'
-    )
-
-
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config that has ``work_dir`` and ``launcher``, not yet started."""
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if not any(isinstance(hook, FitCheckpointHook) for hook in runner.hooks):
-        runner.register_hook(FitCheckpointHook())
+    for kind in (FitCheckpointHook, CheckBatchSizeHook):  # for configs that do not have them
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     return runner

@@ -1,7 +1,6 @@
 """Reading checkpoints: MMEngine's own without running code from them, .safetensors, the Hugging Face hub."""
 
 import argparse
-import logging
 import os
 import pickle
 import re
@@ -12,14 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.registry import HOOKS
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from .checkpoint import BLOCK, fit_model, unwrap
+from .checkpoint import unwrap
 
 try:
     from numpy._core import multiarray
@@ -27,6 +23,7 @@ except ImportError:  # NumPy 1
     from numpy.core import multiarray
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
+FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
@@ -41,12 +38,22 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: A reference to the hub without huggingface_hub.
+        OSError: It cannot be fetched.
         ValueError: It is no checkpoint, is damaged, or would run code when loaded.
     """
+    checkpoint = load_safely(path)
+    try:
+        return unwrap(checkpoint)
+    except ValueError as error:
+        raise ValueError(f'checkpoint {path}: {error}') from None
+
+
+def load_safely(path: str) -> Any:
+    """What a checkpoint holds, all of it; arguments and errors as those of :func:`read_checkpoint`."""
     if not is_remote(path) and not Path(path).expanduser().is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist: give the path of a .pth or .safetensors file')
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         raise ValueError(
@@ -55,39 +62,19 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
         ) from None
     except (ImportError, ValueError):
         raise
+    except PermissionError:
+        raise
     except Exception as error:  # a damaged file fails anywhere in the unpickler
+        if isinstance(error, OSError) and is_remote(path):
+            raise OSError(f'checkpoint {path} cannot be fetched: {error}') from None
         raise ValueError(
             f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
         ) from None
-    try:
-        return unwrap(checkpoint)
-    except ValueError as error:
-        raise ValueError(f'checkpoint {path}: {error}') from None
 
 
 def is_remote(path: str) -> bool:
     """Whether a checkpoint is named by a URL or a reference to a hub."""
     return '://' in str(path) or str(path).startswith(HUB_SCHEMES)
-
-
-@HOOKS.register_module()
-class FitCheckpointHook(Hook):
-    """Fit the checkpoint of ``load_from`` to the model, see :func:`fit_model`, and log what stays as initialised."""
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Replace the weights of ``checkpoint``; raises ValueError as :func:`fit_model`."""
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        expected = model.state_dict()
-        if not any(map(BLOCK.match, expected)):
-            return  # not a Twins backbone
-        weights, lines = fit_model(checkpoint, expected)
-        if 'state_dict' not in checkpoint:
-            checkpoint.clear()
-        checkpoint['state_dict'] = weights
-        for line in lines:
-            print_log(line, logger='current', level=logging.WARNING)
 
 
 @CheckpointLoader.register_scheme(prefixes=HUB_SCHEMES, force=True)

@@ -52,6 +52,8 @@ def fit_sr_kernels(
         old, new = (weights.get(f'{block}sr.weight') for weights in (state_dict, expected))
         if (old is None and new is None) or (old is not None and new is not None and old.shape == new.shape):
             continue
+        if f'{block}sr.bias' in state_dict if old is None else old.dim() != 4 or old.shape[2] != old.shape[3]:
+            continue  # damaged, which is for the check of shapes to say
         old_ratio, new_ratio = (1 if weight is None else weight.shape[-1] for weight in (old, new))
         if new is None:
             for name in ('sr.weight', 'sr.bias', 'norm.weight', 'norm.bias'):

@@ -1,11 +1,11 @@
-"""What the tools refuse before anything is written, ``--cfg-options data_root``, and the batch size they warn of."""
+"""What the tools refuse before anything is written, checkpoints among them, and ``--cfg-options data_root``."""
 
 import importlib.util
-import logging
-import runpy
 import subprocess
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 
 from mmtwins import TwinsSVTBackbone
-from mmtwins.launch import check_checkpoints, check_data, load_config, warn_of_batch_size
+from mmtwins.launch import check_checkpoints, check_data, load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 TINY = dict(embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), mlp_ratios=(2, 2))
@@ -147,7 +147,8 @@ class Whole(BaseModule):
     def __init__(self, backbone: dict, num_classes: int = 5, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.head = torch.nn.Linear(2, num_classes)
+        self.neck = torch.nn.Linear(2, 2)
+        self.fc_cls = torch.nn.Linear(2, num_classes)
 
 
 def make_checkpoint_config(tmp_path: Path, init_cfg: dict | None = None, **kwargs) -> Config:
@@ -166,8 +167,52 @@ def test_fitting_checkpoints_pass(tmp_path: Path) -> None:
         check_checkpoints(make_checkpoint_config(tmp_path, init_cfg, load_from=str(tmp_path / 'whole.pth')))
     check_checkpoints(make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'ddp.pth')))
     check_checkpoints(make_checkpoint_config(tmp_path, load_from=None, resume=True))  # nothing to resume from yet
-    for path in ('https://example.org/a.pth', 'hf-hub:a/b'):
-        check_checkpoints(make_checkpoint_config(tmp_path, load_from=path))
+    check_checkpoints(make_checkpoint_config(tmp_path, load_from='s3://bucket/a.pth'))
+
+
+def test_remote_checkpoints_are_fetched_and_checked_once_a_machine(tmp_path: Path, monkeypatch) -> None:
+    with ThreadingHTTPServer(('127.0.0.1', 0), SimpleHTTPRequestHandler) as server:
+        url = f'http://127.0.0.1:{server.server_port}/no/such/file.pth'
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(OSError, match=f'checkpoint {url} cannot be fetched: HTTP Error 404'):
+            check_checkpoints(make_checkpoint_config(tmp_path, load_from=url))
+        server.shutdown()
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    check_checkpoints(make_checkpoint_config(tmp_path, load_from=url))
+
+
+def test_weights_without_a_training_are_not_resumed(tmp_path: Path) -> None:
+    cfg = make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'a.pth'), resume=True)
+    weights = MODELS.build(dict(cfg.model)).state_dict()
+    torch.save({'state_dict': weights}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'a\.pth: it holds weights only.*name it in load_from'):
+        check_checkpoints(cfg)
+    torch.save({'state_dict': weights, 'meta': {'iter': 3}}, tmp_path / 'a.pth')
+    check_checkpoints(cfg)
+
+
+def test_evaluation_refuses_a_model_whose_heads_are_partly_missing(tmp_path: Path) -> None:
+    cfg = make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'a.pth'))
+    weights = MODELS.build(dict(cfg.model)).state_dict()
+    torch.save({name: value for name, value in weights.items() if not name.startswith('neck.')}, tmp_path / 'a.pth')
+    check_checkpoints(cfg)
+    with pytest.raises(ValueError, match=r'a\.pth: neck: not in the checkpoint, left as initialised'):
+        check_checkpoints(cfg, for_training=False)
+
+
+def test_checkpoint_of_the_whole_model_in_its_init_cfg_is_checked(tmp_path: Path) -> None:
+    torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'foreign.pth')
+    cfg = make_checkpoint_config(tmp_path)
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'foreign.pth'))
+    with pytest.raises(ValueError, match=r'foreign\.pth: no weight in the checkpoint fits'):
+        check_checkpoints(cfg)
+
+
+def test_models_without_twins_are_left_to_mmengine(tmp_path: Path) -> None:
+    torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
+    cfg = make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'resnet.pth'))
+    cfg.model.backbone = dict(type=torch.nn.Linear, in_features=2, out_features=2)
+    check_checkpoints(cfg)
 
 
 def test_heads_for_other_classes_pass_for_training_only(tmp_path: Path) -> None:
@@ -177,7 +222,7 @@ def test_heads_for_other_classes_pass_for_training_only(tmp_path: Path) -> None:
     cfg = make_checkpoint_config(tmp_path, load_from=str(tmp_path / 'nine.pth'))
     check_checkpoints(cfg)
     with pytest.raises(
-        ValueError, match=r'nine\.pth: head: 9 outputs in the checkpoint, 5 in the model \(another number'
+        ValueError, match=r'nine\.pth: fc_cls: 9 outputs in the checkpoint, 5 in the model \(another number'
     ):
         check_checkpoints(cfg, for_training=False)
     bare = {name.removeprefix('backbone.'): value for name, value in weights.items() if name.startswith('backbone.')}
@@ -211,57 +256,6 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
             check_checkpoints(make_checkpoint_config(tmp_path, dict(type='Pretrained', checkpoint=path)))
     with pytest.raises(ValueError, match=r'foreign\.pth: no weight'):
         check_checkpoints(make_checkpoint_config(tmp_path, load_from=None, resume=True))
-
-
-FPN = CONFIGS / 'ade20k' / 'fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py'  # 4 images a GPU, 16 in all
-
-
-class StandInRunner:
-    """Has what the warning reads; notes when training starts."""
-
-    def __init__(self, cfg: Config, world_size: int = 1) -> None:
-        self.cfg = cfg
-        self.world_size = world_size
-        self.logger = logging.getLogger('stand-in')
-
-    def train(self) -> None:
-        self.logger.warning('training starts')
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture, world_size: int, **options) -> list[str]:
-    caplog.clear()
-    warn_of_batch_size(StandInRunner(load_config(str(FPN), options), world_size))
-    return [record.message for record in caplog.records]
-
-
-def test_another_batch_than_the_recipes_is_warned_of_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip('mmseg')
-    (message,) = warnings_of(caplog, 1)
-    assert message == (
-        '1 GPU(s) x 4 image(s) = 4 an iteration, but the learning rate 0.0001 is for 16 (auto_scale_lr.base_batch_size). '
-        '--auto-scale-lr would make it 2.5e-05'
-    )
-    (message,) = warnings_of(caplog, 8)
-    assert '8 GPU(s) x 4 image(s) = 32 an iteration' in message
-    assert 'would make it 0.0002' in message
-    assert warnings_of(caplog, 4) == []
-    assert warnings_of(caplog, 8, **{'train_dataloader.batch_size': 2}) == []
-    assert warnings_of(caplog, 1, **{'auto_scale_lr.enable': True}) == []
-    assert warnings_of(caplog, 1, **{'auto_scale_lr': None}) == []
-
-
-@pytest.mark.parametrize(('options', 'count'), [([], 1), (['--auto-scale-lr'], 0)])
-def test_training_warns_once_before_it_starts(
-    options: list[str], count: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip('mmseg')
-    monkeypatch.setattr('sys.argv', ['train.py', str(FPN), *options])
-    monkeypatch.setattr('mmtwins.launch.check_data', lambda *_: None)
-    monkeypatch.setattr('mmtwins.launch.build_runner', StandInRunner)
-    runpy.run_path(str(CONFIGS.parent / 'tools' / 'train.py'), run_name='__main__')
-    messages = [record.message for record in caplog.records if record.name == 'stand-in']
-    assert messages[-1] == 'training starts'
-    assert len(messages) == count + 1
 
 
 def test_mixed_precision_recipe_says_that_it_needs_a_gpu(run_tool: Callable[..., subprocess.CompletedProcess]) -> None:

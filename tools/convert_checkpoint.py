@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from mmtwins.checkpoint import FORMATS, from_native, recognise, to_native, trace
+from mmtwins.checkpoint import FORMATS, convert, recognise, trace
 from mmtwins.launch import readable_errors
 from mmtwins.loading import read_checkpoint
 
@@ -29,19 +29,15 @@ def main() -> None:
         if not args.dst.endswith(('.pth', '.safetensors')):
             raise ValueError(f'{args.dst}: give a file that ends in .pth or .safetensors')
         source = read_checkpoint(args.src)
-        native = to_native(source)
         found = recognise(source)
-        prefix = recognise(native).prefix
-        if args.to == 'timm' and prefix:  # timm has no dense models
-            native = {name.removeprefix(prefix): value for name, value in native.items() if name.startswith(prefix)}
-        converted = from_native(native, args.to)
+        converted = convert(source, args.to)
         Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
         if args.dst.endswith('.safetensors'):
             save_file({name: value.clone().contiguous() for name, value in converted.items()}, args.dst)
         else:
             torch.save({'state_dict': converted}, args.dst)
 
-    origins = trace(source, native, converted, args.to)
+    origins = trace(source, args.to)
     moves = Counter((' + '.join(map(generic, names)) or 'zeros', generic(name)) for name, names in origins.items())
     dropped = Counter(generic(name) for name in source.keys() - {name for names in origins.values() for name in names})
     table = Table('tensors', f'from ({found.format})', f'to ({args.to})')

@@ -11,7 +11,6 @@ from mmtwins.launch import (
     check_data,
     config_from,
     readable_errors,
-    warn_of_batch_size,
 )
 
 
@@ -51,7 +50,6 @@ def main() -> None:
         check_data(cfg, 'train', 'val')
         check_checkpoints(cfg)
         runner = build_runner(cfg)
-    warn_of_batch_size(runner)
     runner.train()
 
 
