@@ -8,11 +8,12 @@ files and ``hf-hub:`` references.
 from mmengine.config.utils import MODULE2PACKAGE
 
 from .backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
+from .inference import infer
 from .loading import FitCheckpointHook, allow_mmengine_checkpoints
 from .transforms import CheckImage, CheckLabels
 
 __version__ = '0.1.0'
-__all__ = ['CheckImage', 'CheckLabels', 'FitCheckpointHook', 'TwinsPCPVTBackbone', 'TwinsSVTBackbone']
+__all__ = ['CheckImage', 'CheckLabels', 'FitCheckpointHook', 'TwinsPCPVTBackbone', 'TwinsSVTBackbone', 'infer']
 
 allow_mmengine_checkpoints()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there

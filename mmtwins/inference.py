@@ -247,6 +247,21 @@ class Predictor:
                 )
         return self._predict(sources, batch_size, on_skip or _warn)
 
+    def read(self, path: str) -> np.ndarray:
+        """Read an image as the config's test pipeline does.
+
+        Returns:
+            (H, W, 3) BGR uint8, unless the config says otherwise.
+
+        Raises:
+            ValueError: It cannot be read; the message is the reason.
+        """
+        try:
+            CheckImage()({'img_path': path})
+            return self._loader(path)['img']
+        except Exception as error:  # a damaged file fails anywhere in a decoder
+            raise ValueError(_reason(error).removeprefix(f'{path} is ')) from None
+
     def _predict(self, sources: Sequence[str | np.ndarray], batch_size: int, on_skip: Skip) -> Iterator[Result]:
         """Prepare a few batches' worth of images, predict on those of equal size together, yield in order."""
         waiting: list[_Prepared] = []
@@ -274,12 +289,9 @@ class Predictor:
                     yield source, number, frame
             else:
                 try:
-                    CheckImage()({'img_path': source})
-                    image = self._loader(source)['img']
-                except Exception as error:  # a damaged file fails anywhere in a decoder
-                    on_skip(source, _reason(error).removeprefix(f'{source} is '))
-                else:
-                    yield source, None, image
+                    yield source, None, self.read(source)
+                except ValueError as error:
+                    on_skip(source, str(error))
 
     def _finish(self, waiting: Sequence['_Prepared'], batch_size: int, on_skip: Skip) -> Iterator[Result]:
         sizes: dict[tuple, list[int]] = {}

@@ -49,8 +49,7 @@ def draw_overlay(result: 'Result', fixed_legend: bool = False) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     font = _font(_text_height(image))
     for label, _ in present:
-        place = _inner_point(labels == label, margin=0.7 * font.size)
-        if place:
+        for place in _inner_points(labels == label, margin=0.7 * font.size):
             box = draw.textbbox(place, str(label + first), font=font, anchor='mm')
             draw.rectangle(_grown(box, 2), fill='white', outline=INK)
             draw.text(place, str(label + first), font=font, fill=INK, anchor='mm')
@@ -96,13 +95,21 @@ def _outline_regions(picture: np.ndarray, labels: np.ndarray) -> None:
     picture[edge] //= 3
 
 
-def _inner_point(mask: np.ndarray, margin: float) -> tuple[int, int] | None:
-    """The pixel (x, y) of a mask (H, W) that is farthest from its border; None if no disc of ``margin`` fits."""
+def _inner_points(mask: np.ndarray, margin: float) -> list[tuple[int, int]]:
+    """In each connected part of a mask (H, W) the pixel (x, y) farthest from its border, where a disc of ``margin`` fits."""
     import cv2
 
-    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
-    _, farthest, _, place = cv2.minMaxLoc(distance)
-    return (place[0] - 1, place[1] - 1) if farthest >= margin else None
+    padded = np.pad(mask, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(padded)
+    places = []
+    for part in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= 4 * margin**2):
+        left, top, width, height = stats[part, :4]
+        window = np.s_[top : top + height, left : left + width]
+        _, farthest, _, (x, y) = cv2.minMaxLoc(np.where(parts[window] == part, distance[window], 0))
+        if part and farthest >= margin:
+            places.append((int(left + x - 1), int(top + y - 1)))
+    return places
 
 
 def _paint_instances(image: np.ndarray, result: 'Result', factor: int) -> np.ndarray:
