@@ -1,0 +1,675 @@
+"""What a model costs: counted as it runs, in closed form, and at its least.
+
+``count`` gives parameters, multiply-accumulates and activations of any model by module; ``lsa_cost`` and ``gsa_cost``
+the paper's cost model of the two attentions; ``backbone_macs`` the full count of a Twins backbone; ``calibrate`` the
+windows and sub-windows that need the fewest MACs at a resolution.
+
+The convention, everywhere here: one MAC is a multiplication and an addition, 1 MAC = 2 FLOPs; what papers on vision
+models call FLOPs are MACs. Counted are convolutions, linear layers, matrix products and both products of attention
+(queries with keys, weights with values), fused or not. Not counted are biases, norms, activation functions, softmax,
+pooling, interpolation, RoIAlign, additions and whatever only moves data.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import isqrt
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.benchmark import Timer
+
+from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .backbone import (
+    ARCHITECTURES,
+    MIN_INPUT_SIDE,
+    PCPVT_ARCHITECTURES,
+    TwinsBlock,
+    TwinsSVTBackbone,
+    _resolve_architecture,
+)
+
+PUBLISHED_SR_RATIOS = (8, 4, 2, 1)
+
+CONVENTION = (
+    '1 MAC = 2 FLOPs. MACs of convolutions, linear layers, matrix products and attention (both products, fused or not), '
+    'without biases, norms, activation functions, softmax, pooling, interpolation and RoIAlign. Activations are the '
+    'elements that these operations write; fused attention writes no attention weights. One image; a two-stage detector '
+    'with {num_proposals} proposals, of which its mask head sees 100.'
+)
+
+
+class Cost(NamedTuple):
+    """Cost of a module with everything inside it.
+
+    ``parameters``, frozen ones included and shared ones once; ``macs``; ``activations``, elements that the counted
+    operations write.
+    """
+
+    parameters: int = 0
+    macs: int = 0
+    activations: int = 0
+
+    def __add__(self, other: 'Cost') -> 'Cost':
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Complexity(NamedTuple):
+    """Costs of a model by module.
+
+    ``costs`` has every module by its qualified name, the whole model under ``''``, in the order of ``named_modules``;
+    ``kinds`` the names of their classes; ``input_shape`` is (channels, height, width) in pixels.
+    """
+
+    costs: dict[str, Cost]
+    kinds: dict[str, str]
+    input_shape: tuple[int, int, int]
+    num_proposals: int
+
+    @property
+    def total(self) -> Cost:
+        """The cost of the whole model."""
+        return self.costs['']
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data for JSON, with the convention and FLOPs = 2 MACs."""
+        modules = {
+            name: dict(type=self.kinds[name], **cost._asdict(), flops=2 * cost.macs)
+            for name, cost in self.costs.items()
+        }
+        return dict(
+            convention=CONVENTION.format(num_proposals=self.num_proposals),
+            input_shape=list(self.input_shape),
+            total=modules.pop(''),
+            modules=modules,
+        )
+
+    def to_table(self, depth: int = 2) -> Table:
+        """A table of the modules that have parameters or MACs.
+
+        Args:
+            depth: How deep to go: 0 is the whole model, 1 its parts such as the backbone, 2 their parts.
+        """
+        height, width = self.input_shape[1:]
+        table = Table(title=f'{self.kinds[""]}, {height} x {width} pixels', title_justify='left')
+        table.add_column('module', no_wrap=True)
+        table.add_column('type', no_wrap=True)
+        for title in ('parameters (M)', 'MACs (G)', 'of all', 'activations (M)'):
+            table.add_column(title, justify='right', no_wrap=True)
+        for name, cost in self.costs.items():
+            level = name.count('.') + 1 if name else 0
+            if level > depth or not any(cost):
+                continue
+            label = '  ' * level + (name.rpartition('.')[2] or 'whole model')
+            share = f'{cost.macs / max(self.total.macs, 1):.1%}'
+            numbers = (f'{cost.parameters / 1e6:.3f}', f'{cost.macs / 1e9:.3f}', share, f'{cost.activations / 1e6:.2f}')
+            table.add_row(label, self.kinds[name], *numbers)
+        return table
+
+
+def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_proposals: int = 1000) -> Complexity:
+    """Count what one forward pass of a model executes for one image, without computing it.
+
+    The operations that PyTorch executes are counted, not the modules that should execute them, on a copy without
+    data, in evaluation mode. Models of MMSegmentation and MMDetection run in their mode ``tensor``: without auxiliary
+    heads, losses and post-processing. The proposals of a two-stage detector depend on the image; its RoI head gets
+    ``num_proposals``, its mask head the first 100 of them.
+
+    Args:
+        model: Any module that takes images (1, in_channels, H, W), or a model of MMSegmentation or MMDetection;
+            stays as it is.
+        height: H, in pixels.
+        width: W, in pixels.
+        in_channels: Channels of the image.
+        num_proposals: Regions that the RoI head of a two-stage detector works on.
+
+    Returns:
+        Costs of every module.
+
+    Raises:
+        ValueError: The image is too small for the model, or the model asks for the values of what it computes.
+
+    Source: proposals as in ``forward_dummy`` of MMDetection 2, with which published FLOPs were counted; activations
+        as in fvcore.
+    """
+    if min(height, width, num_proposals) < 1:
+        raise ValueError(f'{height} x {width} pixels, {num_proposals} proposals: give numbers of at least 1')
+    model = copy.deepcopy(model).to('meta').eval()
+    counter = _OperationCounter()
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(partial(counter.enter, name))
+        module.register_forward_hook(counter.leave)
+    with torch.inference_mode(), torch.device('meta'):
+        images = torch.empty(1, in_channels, height, width)
+        try:
+            with counter:
+                _forward(model, images, num_proposals)
+        except (RuntimeError, NotImplementedError) as error:
+            raise ValueError(
+                f'{type(model).__name__} cannot be counted at {height} x {width} pixels without computing: {error}'
+            ) from error
+    costs = {name: Cost() for name, _ in model.named_modules()}
+    for name, parameter in model.named_parameters():
+        counter.costs[name.rpartition('.')[0]] += Cost(parameters=parameter.numel())
+    for name, cost in counter.costs.items():
+        for ancestor in _ancestors(name):
+            costs[ancestor] += cost
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    return Complexity(costs, kinds, (in_channels, height, width), num_proposals)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config without allocating or loading any weight.
+
+    Args:
+        cfg: Config with ``model`` and ``default_scope``, as ``load_config`` returns it.
+
+    Returns:
+        The model, on the meta device.
+
+    Raises:
+        ValueError: The config has no model, or the model cannot be built.
+    """
+    if not cfg.get('model'):
+        raise ValueError(f'{cfg.filename} has no model: give the config of a segmentor or a detector')
+    with torch.device('meta'):
+        try:
+            return MODELS.build({'_scope_': cfg.get('default_scope'), **cfg.model})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f'the model of {cfg.filename} cannot be built: {error}') from error
+
+
+class _OperationCounter(TorchDispatchMode):
+    """Add up costs by name of the innermost module that is running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = ['']
+        self.costs = defaultdict(Cost)
+
+    def enter(self, name: str, *_: Any) -> None:
+        self.running.append(name)
+
+    def leave(self, *_: Any) -> None:
+        self.running.pop()
+
+    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+        kwargs = kwargs or {}
+        macs_of = MACS.get(func._overloadpacket)
+        if macs_of is None:
+            # In inference mode whole operations such as attention come by; the rest is counted by its parts.
+            with self:
+                out = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if out is NotImplemented else out
+        out = func(*args, **kwargs)
+        written = out[0] if isinstance(out, tuple) else out
+        self.costs[self.running[-1]] += Cost(macs=macs_of(written, *args), activations=written.numel())
+        return out
+
+
+def _product(out: Tensor, a: Tensor, *_: Any) -> int:
+    return out.numel() * a.shape[-1]
+
+
+def _product_and_sum(out: Tensor, addend: Tensor, a: Tensor, *_: Any) -> int:
+    return out.numel() * a.shape[-1]
+
+
+def _convolution(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *_: Any,
+) -> int:
+    # A transposed convolution spreads each input over a kernel, the other gathers each output from one.
+    return (x if transposed else out).numel() * weight[0].numel()
+
+
+def _attention(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
+    return (q.numel() + out.numel()) * k.shape[-2]
+
+
+_aten = torch.ops.aten
+MACS = {
+    _aten.linear: _product,
+    _aten.mm: _product,
+    _aten.bmm: _product,
+    _aten.mv: _product,
+    _aten.dot: lambda out, a, *_: a.numel(),
+    _aten.addmm: _product_and_sum,
+    _aten.addmv: _product_and_sum,
+    _aten.baddbmm: _product_and_sum,
+    _aten.convolution: _convolution,
+    _aten.scaled_dot_product_attention: _attention,
+}
+
+
+def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
+    if not isinstance(model, BaseModel):
+        model(images)
+    elif not (hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')):
+        model(images, mode='tensor')
+    else:
+        for module in model.roi_head.modules():
+            if type(module).__name__ == 'SingleRoIExtractor':
+                # mmcv's RoIAlign cannot go without data, and has no MACs.
+                module.forward = lambda feats, rois, *_, extractor=module: feats[0].new_empty(
+                    len(rois), extractor.out_channels, *extractor.roi_layers[0].output_size
+                )
+        features = model.extract_feat(images)
+        model.rpn_head(features)
+        proposals = InstanceData(bboxes=torch.empty(num_proposals, 4))
+        model.roi_head.forward(features, [proposals], None)
+
+
+def _ancestors(name: str) -> list[str]:
+    """A module's own name and those of all modules around it."""
+    parts = name.split('.') if name else []
+    return ['.'.join(parts[:i]) for i in range(len(parts) + 1)]
+
+
+# Closed form ----------------------------------------------------------------------------------------------------------
+
+
+def lsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+    """The paper's cost of attention inside windows: every token with the k1 k2 tokens of its own.
+
+    Args:
+        height: H of the feature map, in tokens.
+        width: W of the feature map, in tokens.
+        dim: d, channels of a token.
+        k1: Height of a window, in tokens.
+        k2: Width of a window, in tokens.
+
+    Returns:
+        k1 k2 H W d, in MACs of one of the two attention products.
+
+    Source: Twins (arXiv:2104.13840), section 3.2.
+    """
+    return k1 * k2 * height * width * dim
+
+
+def gsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+    """The paper's cost of attention to one representative per k1 x k2 sub-window.
+
+    Args, Source: as in :func:`lsa_cost`.
+
+    Returns:
+        H^2 W^2 d / (k1 k2), in MACs of one of the two attention products.
+    """
+    return (height * width) ** 2 * dim / (k1 * k2)
+
+
+def best_window(height: int, width: int) -> tuple[float, int]:
+    """The side of a square window at which LSA and GSA together cost the least.
+
+    Their sum is at least 2 H W d sqrt(H W), reached at k1 k2 = sqrt(H W), so at k = (H W)^(1/4).
+
+    Args:
+        height: H of the feature map, in tokens.
+        width: W of the feature map, in tokens.
+
+    Returns:
+        That k, and the integer with the lowest cost (the smaller of two with the same).
+
+    Source: Twins (arXiv:2104.13840), section 3.2.
+    """
+    k = (height * width) ** 0.25
+    candidates = range(max(int(k), 1), int(k) + 2)
+    return k, min(candidates, key=lambda k: lsa_cost(height, width, 1, k, k) + gsa_cost(height, width, 1, k, k))
+
+
+def lsa_macs(height: int, width: int, dim: int, window_size: int, window_padding: str = 'masked') -> dict[str, int]:
+    """MACs that ``LocallyGroupedSelfAttention`` executes for one feature map.
+
+    Args:
+        height: H, in tokens.
+        width: W, in tokens.
+        dim: Channels of a token.
+        window_size: Side of a window, in tokens; windows cut by the border are smaller.
+        window_padding: ``'masked'``, ``'zero'`` or ``'meituan'``; padding that attends completes the keys of cut windows.
+
+    Returns:
+        MACs by part: ``projections`` (qkv and output) and ``attention`` (both products).
+    """
+    cut_axes = (height % window_size > 0) + (width % window_size > 0)
+    if window_padding == 'zero' or (window_padding == 'meituan' and cut_axes == 1):
+        pairs = height * width * window_size**2
+    else:
+        pairs = _pairs_in_windows(height, window_size) * _pairs_in_windows(width, window_size)
+    return dict(projections=4 * height * width * dim**2, attention=2 * pairs * dim)
+
+
+def gsa_macs(height: int, width: int, dim: int, sr_ratio: int) -> dict[str, int]:
+    """MACs that ``GlobalSubsampledAttention`` executes for one feature map.
+
+    Args:
+        height: H, in tokens.
+        width: W, in tokens.
+        dim: Channels of a token.
+        sr_ratio: Side of a sub-window, in tokens; rows and columns that fill none give no keys.
+
+    Returns:
+        MACs by part: ``projections`` (q, kv and output), ``subsampling`` (the strided convolution) and ``attention``
+        (both products).
+    """
+    tokens, keys = height * width, num_keys(height, width, sr_ratio)
+    return dict(
+        projections=(2 * tokens + 2 * keys) * dim**2,
+        subsampling=keys * (dim * sr_ratio) ** 2 if sr_ratio > 1 else 0,
+        attention=2 * tokens * keys * dim,
+    )
+
+
+def num_keys(height: int, width: int, sr_ratio: int) -> int:
+    """How many sub-windows fit, and so how many keys every token sees in GSA; sizes in tokens."""
+    return (height // sr_ratio) * (width // sr_ratio)
+
+
+def map_sizes(height: int, width: int, num_stages: int = 4, patch_padding: str = 'none') -> list[tuple[int, int]]:
+    """Feature-map sizes of the stages, in tokens, for an image of ``height`` x ``width`` pixels."""
+    sizes = []
+    for i in range(num_stages):
+        patch = 4 if i == 0 else 2
+        fill = patch - 1 if patch_padding == 'corner' else 0
+        height, width = (height + fill) // patch, (width + fill) // patch
+        sizes.append((height, width))
+    return sizes
+
+
+def backbone_macs(
+    arch: str | Mapping[str, Sequence],
+    height: int,
+    width: int,
+    window_sizes: Sequence[int] | None = (7, 7, 7, 7),
+    sr_ratios: Sequence[int] = (8, 4, 2, 1),
+    window_padding: str = 'masked',
+    patch_padding: str = 'none',
+    in_channels: int = 3,
+) -> list[dict[str, int]]:
+    """MACs that a Twins backbone executes for one image, in closed form.
+
+    Args:
+        arch: As the backbone's; a name of Twins-SVT, or of Twins-PCPVT where there are no windows.
+        height: H of the image, in pixels.
+        width: W of the image, in pixels.
+        window_sizes: Side of an LSA window per stage, in tokens; None for Twins-PCPVT, which has GSA in every block.
+        sr_ratios: Side of a GSA sub-window per stage, in tokens.
+        window_padding: As the backbone's.
+        patch_padding: As the backbone's.
+        in_channels: Channels of the image.
+
+    Returns:
+        MACs per stage, by part: ``patch_embed``, ``peg``, ``lsa_projections``, ``lsa_attention``,
+        ``gsa_projections``, ``gsa_subsampling``, ``gsa_attention`` and ``mlp``.
+
+    Raises:
+        ValueError: The architecture is unknown, or values are not one per stage.
+    """
+    architecture = _resolve_architecture(arch, PCPVT_ARCHITECTURES if window_sizes is None else ARCHITECTURES)
+    dims = architecture['embed_dims']
+    for name, values in dict(window_sizes=window_sizes, sr_ratios=sr_ratios).items():
+        if values is not None and len(values) != len(dims):
+            raise ValueError(f'{name}={values!r} does not match the {len(dims)} stages: give one value per stage')
+    sizes = map_sizes(height, width, len(dims), patch_padding)
+    stages = []
+    for i, (dim, (map_height, map_width)) in enumerate(zip(dims, sizes)):
+        tokens, depth = map_height * map_width, architecture['depths'][i]
+        num_lsa = 0 if window_sizes is None else (depth + 1) // 2
+        patch_area = 16 if i == 0 else 4
+        macs = dict(
+            patch_embed=tokens * dim * in_channels * patch_area,
+            peg=tokens * dim * 9,
+            mlp=depth * 2 * tokens * dim * int(dim * architecture['mlp_ratios'][i]),
+        )
+        if num_lsa:
+            lsa = lsa_macs(map_height, map_width, dim, window_sizes[i], window_padding)
+            macs |= {f'lsa_{part}': num_lsa * value for part, value in lsa.items()}
+        gsa = gsa_macs(map_height, map_width, dim, sr_ratios[i])
+        macs |= {f'gsa_{part}': (depth - num_lsa) * value for part, value in gsa.items()}
+        stages.append(macs)
+        in_channels = dim
+    return stages
+
+
+def calibrate(
+    arch: str | Mapping[str, Sequence],
+    height: int,
+    width: int,
+    min_keys: int = 49,
+    max_unseen: float = 0.05,
+    window_padding: str = 'masked',
+) -> dict[str, tuple[int, ...]]:
+    """Find the windows and sub-windows with which Twins-SVT executes the fewest MACs at a resolution.
+
+    Fewer keys are always cheaper, so what a token must still see is stated. Of all pairs of a window side k and a
+    sub-window side r, each stage gets the cheapest one with
+
+    - at least ``min_keys`` tokens in a window (or the whole map) and at least ``min_keys`` representatives (or every
+      token as its own), the default being what the published models have at 224 x 224;
+    - sub-windows at most one token wider than windows, as in the published models (8 and 7): a representative stands
+      for tokens that local attention has brought together, which is the paper's cost argument;
+    - at most a share ``max_unseen`` of the tokens in the rows and columns that fill no sub-window and give no key.
+
+    At 224 x 224 this gives the published models.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        height: H of the images to train on, in pixels.
+        width: W of the images to train on, in pixels.
+        min_keys: Keys that every token attends to, in LSA (windows away from the border) and in GSA.
+        max_unseen: Share of the tokens that may be left out of all sub-windows, 0 to 1.
+        window_padding: As the backbone's.
+
+    Returns:
+        ``window_sizes`` and ``sr_ratios``, arguments of :class:`TwinsSVTBackbone`, one integer per stage each.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if min(height, width) < MIN_INPUT_SIDE or min_keys < 1 or not 0 <= max_unseen <= 1:
+        raise ValueError(
+            f'{height} x {width} pixels, min_keys={min_keys}, max_unseen={max_unseen}: give at least {MIN_INPUT_SIDE} x '
+            f'{MIN_INPUT_SIDE} pixels, one key and a share from 0 to 1'
+        )
+    architecture = _resolve_architecture(arch, ARCHITECTURES)
+    chosen = []
+    dims, depths = architecture['embed_dims'], architecture['depths']
+    for dim, depth, size in zip(dims, depths, map_sizes(height, width, len(dims))):
+        num_lsa = (depth + 1) // 2
+        smallest_window = min(isqrt(min_keys - 1) + 1, max(size))
+        pairs = {}
+        for r in range(1, min(size) + 1):
+            keys = num_keys(*size, r)
+            if r > 1 and (keys < min_keys or keys * r**2 < (1 - max_unseen) * size[0] * size[1]):
+                continue
+            gsa = (depth - num_lsa) * sum(gsa_macs(*size, dim, r).values())
+            for k in range(max(smallest_window, r - 1), max(size) + 1):
+                pairs[k, r] = gsa + num_lsa * sum(lsa_macs(*size, dim, k, window_padding).values())
+        chosen.append(min(pairs, key=pairs.get))
+    window_sizes, sr_ratios = zip(*chosen)
+    return dict(window_sizes=window_sizes, sr_ratios=sr_ratios)
+
+
+# Reports --------------------------------------------------------------------------------------------------------------
+
+
+class StageReport(NamedTuple):
+    """The paper's cost model for one feature map.
+
+    ``height`` x ``width`` tokens of ``dim`` channels; ``best_k`` and ``best_integer_k``, sides of the windows and
+    sub-windows at which LSA and GSA together cost the least; ``k`` and ``cost`` beside ``best_cost``, in MACs; keys
+    that remain with sub-windows of ``k``, of ``best_integer_k`` and of the published ``sr_ratio`` (None for a map that
+    is no stage), as (rows, columns).
+    """
+
+    title: str
+    height: int
+    width: int
+    dim: int
+    num_heads: int
+    best_k: float
+    best_integer_k: int
+    k: int
+    cost: float
+    best_cost: float
+    keys: tuple[int, int]
+    best_keys: tuple[int, int]
+    sr_ratio: int | None
+    sr_keys: tuple[int, int] | None
+
+
+def report_costs(arch: str | Mapping[str, Sequence], height: int, width: int, k: int = 7) -> list[StageReport]:
+    """Apply the paper's cost model to an image taken as a map of one token per pixel, and to each stage's map.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        height: H of the image, in pixels.
+        width: W of the image, in pixels.
+        k: The side of windows and sub-windows to compare with the best one; the paper's text has 7.
+
+    Returns:
+        One report for the image, with the channels of the first stage, and one per stage.
+
+    Source: Twins (arXiv:2104.13840), section 3.2; ``sr_ratios`` of the public code.
+    """
+    architecture = _resolve_architecture(arch, ARCHITECTURES)
+    dims, num_heads = architecture['embed_dims'], architecture['num_heads']
+    sizes = map_sizes(height, width, len(dims))
+    if min(sizes[-1]) < 1:
+        raise ValueError(f'{height} x {width} pixels leave no token in the last stage: give at least 32 x 32 pixels')
+    ratios = PUBLISHED_SR_RATIOS[: len(dims)] + (1,) * (len(dims) - len(PUBLISHED_SR_RATIOS))
+    rows = [('a token per pixel', (height, width), dims[0], num_heads[0], None)]
+    rows += [(f'stage {i + 1}', sizes[i], dims[i], num_heads[i], ratios[i]) for i in range(len(dims))]
+    reports = []
+    for title, (rows_, columns), dim, heads, ratio in rows:
+        best_k, best_integer_k = best_window(rows_, columns)
+
+        def cost(k: float, size: tuple[int, int, int] = (rows_, columns, dim)) -> float:
+            return lsa_cost(*size, k, k) + gsa_cost(*size, k, k)
+
+        def keys(side: int, size: tuple[int, int] = (rows_, columns)) -> tuple[int, int]:
+            return size[0] // side, size[1] // side
+
+        reports.append(
+            StageReport(
+                title, rows_, columns, dim, heads, best_k, best_integer_k, k, cost(k), cost(best_k), keys(k),
+                keys(best_integer_k), ratio, keys(ratio) if ratio else None,
+            )
+        )  # fmt: skip
+    return reports
+
+
+class Measurement(NamedTuple):
+    """An LSA block and a GSA block with windows and sub-windows of side ``k`` on one map: ``macs`` and ``seconds``."""
+
+    k: int
+    macs: int
+    seconds: float
+
+
+def measure_blocks(
+    stage: StageReport, mlp_ratio: float = 4, device: str | torch.device = 'cpu', min_seconds: float = 0.2
+) -> list[Measurement]:
+    """Time a local and a global block over k on the present machine, for one image.
+
+    Args:
+        stage: Size of the map.
+        mlp_ratio: Of the blocks' MLPs.
+        device: Where to run.
+        min_seconds: Time to spend on each k, at least one run.
+
+    Returns:
+        By rising k: from 1 or where the blocks cost 16 times the least, to the side of the map; about ten values of k, the best
+        one and the compared one among them.
+    """
+    height, width, dim = stage.height, stage.width, stage.dim
+    side = min(height, width)
+    tokens = height * width
+
+    def macs(k: int) -> int:
+        attention = (lsa_macs(height, width, dim, k), gsa_macs(height, width, dim, k))
+        return sum(sum(part.values()) for part in attention) + 4 * tokens * dim * int(dim * mlp_ratio)
+
+    wanted = {max(round(side ** (i / 9)), 1) for i in range(10)} | {stage.best_integer_k, stage.k}
+    costs = {k: macs(k) for k in sorted(wanted) if k <= side}
+    x = torch.randn(1, height, width, dim, device=device)
+    measurements = []
+    for k, cost in costs.items():
+        if cost > 16 * min(costs.values()):
+            continue
+        blocks = nn.Sequential(
+            TwinsBlock(LocallyGroupedSelfAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
+            TwinsBlock(GlobalSubsampledAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
+        )
+        measurements.append(Measurement(k, cost, time_forward(blocks.to(device), x, min_seconds)))
+    return measurements
+
+
+def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
+    """Median seconds of a forward pass in evaluation mode, after a warm-up, on all threads."""
+    model.eval()
+    timer = Timer('model(x)', globals=dict(model=model, x=x), num_threads=torch.get_num_threads())
+    with torch.inference_mode():
+        timer.timeit(1)
+        return timer.blocked_autorange(min_run_time=min_seconds).median
+
+
+class Comparison(NamedTuple):
+    """A backbone on a square image: ``parameters``, ``macs`` and, where measured, ``seconds`` of one image."""
+
+    side: int
+    setting: str
+    window_sizes: tuple[int, ...]
+    sr_ratios: tuple[int, ...]
+    parameters: int
+    macs: int
+    seconds: float | None
+
+
+def compare_calibrated(
+    arch: str, sides: Sequence[int], measure: bool = False, device: str | torch.device = 'cpu', min_seconds: float = 2.0
+) -> list[Comparison]:
+    """Compare the published windows with those calibrated for each image size.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        sides: Sides of square images, in pixels.
+        measure: Whether to time the whole backbone on one image too.
+        device: Where to run.
+        min_seconds: Time to spend on each, at least one run.
+
+    Returns:
+        Two rows per side: ``'k = 7'``, the published windows and ratios, and ``'calibrated'``.
+    """
+    rows = []
+    for side in sides:
+        published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
+        for setting, windows in {'k = 7': published, 'calibrated': calibrate(arch, side, side)}.items():
+            macs = sum(sum(stage.values()) for stage in backbone_macs(arch, side, side, **windows))
+            seconds = None
+            with torch.device(device if measure else 'meta'):
+                model = TwinsSVTBackbone(arch=arch, **windows)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            if measure:
+                seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
+            rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
+    return rows
+
+
+def _pairs_in_windows(side: int, window_size: int) -> int:
+    """Pairs of positions of an axis that share a window."""
+    return side // window_size * window_size**2 + (side % window_size) ** 2

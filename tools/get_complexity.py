@@ -1,0 +1,64 @@
+"""Parameters, MACs and activations of a config's model, per module; needs neither weights nor a GPU."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from mmtwins.complexity import CONVENTION, build_model, count
+from mmtwins.launch import load_config, readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        required=True,
+        metavar='PIXELS',
+        help='height and width, or one side of a square',
+    )
+    parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table (default: %(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the costs of all modules to this file')
+    parser.add_argument(
+        '--num-proposals', type=int, default=1000, help='regions for the RoI head of a two-stage detector (%(default)s)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config, such as model.backbone.arch=base',
+    )
+    args = parser.parse_args()
+    if len(args.shape) > 2:
+        parser.error(f'--shape takes a height and a width, or one side of a square, not {len(args.shape)} numbers')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        complexity = count(build_model(cfg), args.shape[0], args.shape[-1], num_proposals=args.num_proposals)
+        if args.json:
+            path = Path(args.json)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(complexity.to_dict(), indent=2) + '\n')
+    total = complexity.total
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(complexity.to_table(args.depth))
+    console.print(
+        f'Parameters {total.parameters / 1e6:.2f} M, {total.macs / 1e9:.2f} GMACs ({2 * total.macs / 1e9:.2f} GFLOPs), '
+        f'activations {total.activations / 1e6:.1f} M'
+    )
+    console.print(CONVENTION.format(num_proposals=args.num_proposals))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,62 @@
+"""Draw what points of an image attend to in a trained model: in every stage, inside their window and over the sub-windows."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmtwins.attention_figures import draw_attention
+from mmtwins.attention_maps import inspect_image, load_inferencer
+from mmtwins.launch import readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('image', help='image file')
+    parser.add_argument(
+        '--points',
+        type=int,
+        nargs='+',
+        required=True,
+        metavar='X Y',
+        help='points to look from, in pixels of the image',
+    )
+    parser.add_argument('--out', default='attention.png', help='PNG file to write (default: %(default)s)')
+    parser.add_argument('--stages', type=int, nargs='+', metavar='N', help='stages, counted from 1 (default: all)')
+    parser.add_argument(
+        '--block',
+        nargs='+',
+        default=['last'],
+        metavar='N',
+        help='blocks of each stage, counted from 1, or last: the last local and the last global one (default: last)',
+    )
+    parser.add_argument('--heads', action='store_true', help='draw every head besides their average')
+    parser.add_argument('--features', action='store_true', help='draw the output of each stage, reduced to colours')
+    parser.add_argument('--device', help='such as cpu or cuda (default: what there is)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+    args = parser.parse_args()
+    if len(args.points) % 2:
+        parser.error(f'--points takes pairs of x and y, not {len(args.points)} numbers')
+    args.points = list(zip(args.points[::2], args.points[1::2]))
+    if args.block == ['last']:
+        args.block = 'last'
+    elif all(number.isdecimal() for number in args.block):
+        args.block = [int(number) for number in args.block]
+    else:
+        parser.error(f'--block {" ".join(args.block)}: give last, or numbers from 1')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        inferencer = load_inferencer(args.config, args.checkpoint, args.device, args.cfg_options)
+        inspection = inspect_image(inferencer, args.image, args.points, args.stages, args.block)
+        print(f'Wrote {draw_attention(inspection, args.out, args.heads, args.features)}')
+
+
+if __name__ == '__main__':
+    main()
