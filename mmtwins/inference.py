@@ -51,7 +51,7 @@ class DatasetInfo:
     annotation_file: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The prediction for an image or for a frame of a video.
 
@@ -491,7 +491,7 @@ def _dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
     file = getattr(dataset, 'ann_file', None) if cfg.default_scope == 'mmdet' else None
     return DatasetInfo(
         classes,
-        tuple(tuple(map(int, colour)) for colour in palette),
+        tuple(tuple(map(int, colour)) for colour in palette[: len(classes)]),
         bool(getattr(dataset, 'reduce_zero_label', False)),
         Path(file) if file else None,
     )
