@@ -9,6 +9,7 @@ import glob
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -503,11 +504,7 @@ def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
 
 def _build_inferencer(cfg: Config, device: str, info: DatasetInfo) -> Any:
     """The library's inferencer, with a model that has no weights yet."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # they announce that there are no weights, which come next
-        logger.setLevel('ERROR')  # without a collate_fn, MMEngine warns of a registry that it does not need
+    with _quiet():
         if cfg.default_scope == 'mmseg':
             from mmseg.apis import MMSegInferencer
 
@@ -515,10 +512,23 @@ def _build_inferencer(cfg: Config, device: str, info: DatasetInfo) -> Any:
         else:
             from mmdet.apis import DetInferencer
 
-            inferencer = DetInferencer(cfg, device=device, palette=info.palette, show_progress=False)
-    logger.setLevel(level)
+            inferencer = DetInferencer(cfg, device=device, palette=info.palette)
     inferencer.show_progress = False
     return inferencer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings that the weights are missing, which come next, and of MMEngine's registry for collate functions."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        logger.setLevel('ERROR')
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

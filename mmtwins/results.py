@@ -29,7 +29,7 @@ class ResultWriter:
 
     NAME is the path of the image from the folder that all inputs share, without suffix; with it for images that would
     have the same name. In label images of a data set that has ``reduce_zero_label``, as ADE20K, 0 is other objects and class
-    i has the value i + 1; of any other data set class i has the value i. More than 256 values make 16-bit files.
+    i has the value i + 1; of any other data set class i has the value i. More than 255 classes make 16-bit files.
 
     Args:
         out: Folder to write; what is there already is kept, unless it has the same name.

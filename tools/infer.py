@@ -51,7 +51,11 @@ def main() -> None:
         writer = ResultWriter(args.out, sources, predictor.info, predictor.is_detector, root)
         if writer.note:
             print(f'note: {writer.note}', file=sys.stderr)
-        results, skipped = _run(predictor, sources, writer, args.batch_size)
+        try:
+            results, skipped = _run(predictor, sources, writer, args.batch_size)
+        except KeyboardInterrupt:
+            print(f'stopped; what was predicted until then is in {args.out}', file=sys.stderr)
+            sys.exit(130)
     print(f'{results} predicted, {skipped} skipped; results are in {args.out}')
     if not results:
         sys.exit(f'error: nothing in {args.input} could be read')
