@@ -85,25 +85,32 @@ def serve(
         Address of the page.
 
     Raises:
-        OSError: The port is taken.
+        OSError: Address or port cannot be used.
     """
     gr = _import_gradio()
-    _, url, _ = page.queue(max_size=32).launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=round(1e6 * max_megabytes),
-        share=False,
-        inbrowser=False,
-        quiet=True,
-        show_error=True,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
-        footer_links=[],
-        prevent_thread_lock=True,
-        theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']),  # no fonts from elsewhere
-    )
+    try:
+        _, url, _ = page.queue(max_size=32).launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=round(1e6 * max_megabytes),
+            share=False,
+            inbrowser=False,
+            quiet=True,
+            show_error=True,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            enable_monitoring=False,
+            footer_links=[],
+            prevent_thread_lock=True,
+            theme=gr.themes.Default(
+                font=['system-ui', 'sans-serif'], font_mono=['monospace']
+            ),  # no fonts from elsewhere
+        )
+    except OSError:
+        raise OSError(
+            f'{host} port {port} cannot be used, or is in use: name another one with --port or --host'
+        ) from None
     print(f'{url} (Ctrl+C ends it)', flush=True)
     if block:
         page.block_thread()

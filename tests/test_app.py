@@ -199,3 +199,5 @@ def test_the_page_is_for_this_machine_only(url):
     with socket.socket() as other:  # another address of this machine
         other.settimeout(2)
         assert other.connect_ex(('127.0.0.2', port)) != 0
+    with pytest.raises(OSError, match=f'port {port} cannot be used'):
+        app.serve(page, port=port, block=False)
