@@ -199,5 +199,13 @@ def test_the_page_is_for_this_machine_only(url):
     with socket.socket() as other:  # another address of this machine
         other.settimeout(2)
         assert other.connect_ex(('127.0.0.2', port)) != 0
-    with pytest.raises(OSError, match=f'port {port} cannot be used'):
-        app.serve(page, port=port, block=False)
+
+
+def test_a_port_in_use_is_named(predictor):
+    pytest.importorskip('gradio')
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f'port {port} cannot be used'):
+            app.serve(app.build_app(predictor), port=port, block=False)
