@@ -396,7 +396,8 @@ def _scale_of(metainfo: dict, size: tuple[int, int]) -> tuple[float, float]:
     scale = metainfo.get('scale_factor')
     if scale is None and tuple(shape) != size:
         raise ValueError(
-            f'the test pipeline makes {shape} of {size} without noting how: add scale_factor to meta_keys of its last step'
+            f'the test pipeline makes {shape} of {size} pixels without noting how: let it resize without cropping, and '
+            'have scale_factor in meta_keys of its last step'
         )
     scale = (1.0, 1.0) if scale is None else (float(scale[0]), float(scale[1]))
     resized = (round(size[0] * scale[1]), round(size[1] * scale[0]))

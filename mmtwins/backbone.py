@@ -1,5 +1,6 @@
 """Twins-SVT and Twins-PCPVT as backbones for dense prediction. Tokens stay contiguous (B, H, W, C) from end to end."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
@@ -263,9 +264,11 @@ class TwinsBackbone(BaseModule):
         # Every way of loading ends here: init_cfg, load_from, resume, load_state_dict. MMEngine only logs when a
         # checkpoint does not fit.
         own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
-        weights, summary = fit_backbone(own, self.state_dict())
-        print_log(summary, logger='current')
-        state_dict.update({prefix + name: value for name, value in weights.items()})
+        fit = fit_backbone(own, self.state_dict())
+        print_log(fit.summary, logger='current')
+        for warning in fit.warnings:
+            print_log(warning, logger='current', level=logging.WARNING)
+        state_dict.update({prefix + name: value for name, value in fit.weights.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

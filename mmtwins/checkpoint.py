@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .resizing import fit_sr_kernels
+
 FORMATS = ('native', 'timm', 'mmseg', 'mmpretrain')
 # Starts of names, native and foreign, the more specific ones first; * is the number of a stage or block.
 RENAMED = {
@@ -111,7 +113,7 @@ def to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if fmt == 'mmpretrain' and prefix and others and all(name.startswith('head.fc.') for name in others):
         native = {name.removeprefix(prefix).replace('head.fc.', 'head.'): value for name, value in native.items()}
         return _rename_final_norm(native, to='norm.')
-    return native if not prefix and 'head.weight' in native else _rename_final_norm(native, prefix, to='norm_list.')
+    return native if f'{prefix}head.weight' in native else _rename_final_norm(native, prefix, to='norm_list.')
 
 
 def from_native(state_dict: Mapping[str, Tensor], fmt: str) -> dict[str, Tensor]:
@@ -243,19 +245,28 @@ def _stage_of(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+class Fit(NamedTuple):
+    """Weights that fit a backbone, in native names without prefix, a summary in one line, and warnings."""
+
+    weights: dict[str, Tensor]
+    summary: str
+    warnings: list[str]
+
+
+def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Fit:
     """Pick the weights of a backbone out of any public Twins checkpoint.
 
     Documented differences are allowed: an ImageNet head, a final norm and stages after the last of ``out_indices``
-    are dropped; norms of the stages start fresh where the checkpoint has none but a classifier's.
+    are dropped; norms of the stages start fresh where the checkpoint has none but a classifier's; sub-sampling kernels
+    of another size are resized, see :func:`mmtwins.resizing.fit_sr_kernels`.
 
     Args:
         state_dict: Checkpoint in any format, of a backbone, a classifier or a whole dense model.
         expected: State dict of the backbone.
 
     Returns:
-        The weights to load in native names without prefix, and a line that says what was recognised and how many
-        tensors are loaded, dropped and left fresh.
+        The weights to load; a line that says what was recognised and how many tensors are loaded, dropped and left
+        fresh; a warning for each sub-sampling ratio that differs, whose kernels are resized.
 
     Raises:
         ValueError: Nothing fits, or a weight is missing, surplus or of another shape; the first of them are named.
@@ -290,9 +301,10 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
     }
     fresh = set() if given_norms else own_norms
     kept = {name: value for name, value in native.items() if not any(name in names for names in dropped.values())}
+    kept, warnings = fit_sr_kernels(kept, expected)
     _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
     counts = {kind: len(names) for kind, names in dropped.items()} | {'heads of the model': len(whole) - len(native)}
-    what = 'ImageNet classifier' if is_classifier else 'whole model' if prefix else 'backbone'
+    what = 'whole model' if prefix else 'ImageNet classifier' if is_classifier and not given_norms else 'backbone'
     names = 'native (official, timm)' if fmt == 'native' else fmt
     drops = ', '.join(f'{kind} {count}' for kind, count in counts.items() if count)
     line = (
@@ -300,7 +312,7 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
         f'{sum(counts.values())} dropped{f" ({drops})" if drops else ""}, '
         f'{len(fresh)} left fresh{" (stage norms)" if fresh else ""}'
     )
-    return kept, line
+    return Fit(kept, line, warnings)
 
 
 def _check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: training curves, predictions beside the ground truth, and what attention costs.
+"""Pictures: training curves, predictions beside the ground truth, what attention costs and where it looks.
 
 Everything is drawn off screen and written as PNG. Colours come from a palette that colour-blind readers can tell apart, and
 every class is named in the picture as well.
@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from .attention_figures import draw_attention as draw_attention
+from .attention_figures import pca_colours as pca_colours
+from .attention_maps import AttentionMap as AttentionMap
+from .attention_maps import Inspection as Inspection
+from .attention_maps import attend as attend
+from .attention_maps import capture_attention as capture_attention
+from .attention_maps import inspect_image as inspect_image
+from .attention_maps import load_inferencer as load_inferencer
 
 if TYPE_CHECKING:
     from .complexity import Comparison, Measurement, StageReport

@@ -10,6 +10,7 @@ import torch
 from golden import golden_input, golden_positions, golden_state_dict, load_golden
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, TwinsBackbone
@@ -196,13 +197,26 @@ def test_one_line_says_what_was_loaded(fmt: str, names: str, capfd) -> None:
 
 def test_line_for_a_whole_model_and_for_fewer_stages() -> None:
     weights = {f'backbone.{k}': v for k, v in random_weights(make_tiny()).items()} | {'decode_head.a': torch.zeros(1)}
-    kept, line = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
+    kept, line, _ = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
     assert all(name.split('.')[1] in '01' for name in kept)
     later = len(weights) - 1 - len(kept)
     assert line.endswith(
         f'as whole model in native (official, timm) names: {len(kept)} tensors loaded into the backbone, {later + 1} '
         f'dropped (stages not built {later}, heads of the model 1), 0 left fresh'
     )
+
+
+@pytest.mark.parametrize('family', [TwinsSVTBackbone, TwinsPCPVTBackbone])
+def test_whole_models_of_the_public_code_hold_an_unused_classifier(family: type[TwinsBackbone]) -> None:
+    unused = {'norm.weight': torch.randn(32), 'norm.bias': torch.randn(32), 'head.weight': torch.randn(10, 32)}
+    native = {**random_weights(make_tiny(family)), **unused}
+    whole = {f'backbone.{k}': v for k, v in native.items()} | {'decode_head.a': torch.zeros(1)}
+    assert_equal(to_native(whole), whole)
+    kept, line, _ = fit_backbone(whole, make_tiny(family).state_dict())
+    assert kept.keys() == make_tiny(family).state_dict().keys()
+    assert 'as whole model' in line
+    assert '4 dropped (head 1, final norm 2, heads of the model 1), 0 left fresh' in line
+    assert 'as backbone' in fit_backbone(native, make_tiny(family).state_dict()).summary or family is TwinsPCPVTBackbone
 
 
 def test_final_norm_of_a_classifier_goes_where_a_backbone_has_one() -> None:
@@ -259,6 +273,22 @@ def test_another_architecture_is_refused_with_both() -> None:
         make_tiny(norm_after_stage=False).load_state_dict(random_weights(make_tiny()))
     with pytest.raises(ValueError, match='no weight in the checkpoint fits the backbone'):
         make_tiny().load_state_dict({})
+
+
+def test_other_sub_sampling_ratios_resize_kernels_with_a_warning(capfd) -> None:
+    MMLogger.get_instance('other_ratios')
+    weights = random_weights(make_tiny())
+    model = make_tiny(sr_ratios=(4, 4, 1, 2), window_sizes=(5, 9, 16, 3))
+    assert not model.load_state_dict(weights).missing_keys
+    output = capfd.readouterr()
+    assert (output.out + output.err).count('WARNING') == 3
+    assert (
+        '1 GSA sub-sampling kernels resized, sr_ratio 8 in the checkpoint and 4 in the backbone'
+        in output.out + output.err
+    )
+    old, new = weights['blocks.0.1.attn.sr.weight'], model.blocks[0][1].attn.sr.weight
+    assert_close(new.sum(dim=(2, 3)), old.sum(dim=(2, 3)))
+    assert torch.equal(model.blocks[1][1].attn.sr.weight, weights['blocks.1.1.attn.sr.weight'])
 
 
 class Dense(nn.Module):

@@ -23,7 +23,8 @@ each_leaf = pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
 
 def test_there_is_one_config_per_published_model() -> None:
     assert len(NAMES) == 34
-    assert sorted(path.stem for path in LEAVES if path.parent.name != 'toy') == NAMES
+    published = [path.stem for path in LEAVES if path.parent.name != 'toy' and 'calibrated' not in path.stem]
+    assert sorted(published) == NAMES
     assert len(TOY_LEAVES) == 2
 
 
