@@ -72,6 +72,7 @@ setup(
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],
         'hub': requirements('hub'),
+        'app': requirements('app'),
         'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det'), *requirements('hub')],
     },
     zip_safe=False,

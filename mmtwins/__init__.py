@@ -9,6 +9,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from .backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .hooks import CheckBatchSizeHook, FitCheckpointHook
+from .inference import infer
 from .loading import allow_mmengine_checkpoints
 from .transforms import CheckImage, CheckLabels
 
@@ -20,6 +21,7 @@ __all__ = [
     'FitCheckpointHook',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
+    'infer',
 ]
 
 allow_mmengine_checkpoints()

@@ -109,7 +109,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    required = {'': set(), 'seg': set(), 'det': set(), 'all': set()}
+    required = {extra: set() for extra in ('', 'seg', 'det', 'hub', 'app', 'all')}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
         required[extra.split('==')[1].strip(' "\'') if extra else ''].add(requirement.replace(' ', ''))
@@ -124,7 +124,9 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('', 'base')
     same('seg', 'mmcv', 'seg')
     same('det', 'mmcv', 'det')
-    same('all', 'mmcv', 'seg', 'det')
+    same('hub', 'hub')
+    same('app', 'app')
+    same('all', 'mmcv', 'seg', 'det', 'hub')
     assert 'mmsegmentation==1.2.2' in required['seg']
     text = (ROOT / 'mmtwins' / '__init__.py').read_text()
     assert f"__version__ = '{metadata['Version']}'" in text

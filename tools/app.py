@@ -1,0 +1,47 @@
+"""Serve a local page for a trained model: drop an image, see the prediction, click a point, see what it attends to."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmtwins.app import build_app, serve
+from mmtwins.inference import Predictor
+from mmtwins.launch import readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='file, URL or hf-hub: reference of a model trained with it')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on (default: %(default)s, this machine only); 0.0.0.0 lets the whole network in',
+    )
+    parser.add_argument('--port', type=int, default=7860, help='port to listen on (default: %(default)s)')
+    parser.add_argument(
+        '--max-megabytes', type=float, default=20, help='largest file that can be uploaded (default: %(default)s)'
+    )
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='leave out instances with a lower score (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        if not 0 < args.port < 65536 or args.max_megabytes <= 0:
+            raise ValueError(
+                f'--port {args.port} --max-megabytes {args.max_megabytes:g}: both must be above 0, a port below 65536'
+            )
+        predictor = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
+        serve(build_app(predictor), args.host, args.port, args.max_megabytes)
+
+
+if __name__ == '__main__':
+    main()
