@@ -7,36 +7,13 @@ import numpy as np
 import pytest
 import torch
 from golden import golden_input, golden_positions, golden_state_dict, load_golden
-from torch import Tensor, nn
+from tiny import LAST_NORM_ONLY, TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
+from torch import Tensor
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, TwinsBackbone
 from mmtwins.checkpoint import FORMATS, from_native, recognise, to_native, unwrap
 from mmtwins.loading import read_checkpoint
-
-TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
-LAST_NORM_ONLY = (False, False, False, True)
-
-
-def make_tiny(family: type[TwinsBackbone] = TwinsSVTBackbone, **kwargs) -> TwinsBackbone:
-    return family(**{'arch': TINY, **kwargs}).eval()
-
-
-def random_weights(model: nn.Module) -> dict[str, Tensor]:
-    torch.manual_seed(1)
-    return {name: torch.randn(value.shape) for name, value in model.state_dict().items()}
-
-
-def assert_equal(given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert given.keys() == expected.keys()
-    assert all(torch.equal(given[name], expected[name]) for name in expected)
-
-
-def tiny_classifier() -> dict[str, Tensor]:
-    """As the public code saves an ImageNet classifier."""
-    norm = {'norm.weight': torch.randn(32), 'norm.bias': torch.randn(32)}
-    head = {'head.weight': torch.randn(10, 32), 'head.bias': torch.randn(10)}
-    return {**random_weights(make_tiny(norm_after_stage=False)), **norm, **head}
 
 
 def assert_features(maps: tuple[Tensor, ...], stages: list[dict], tolerance: float) -> None:
@@ -176,17 +153,6 @@ def test_unwrap_finds_the_weights() -> None:
     for checkpoint in ([1], {0: torch.zeros(1)}, {'state_dict': {0: 1}}):
         with pytest.raises(ValueError, match='no dict of weights by name'):
             unwrap(checkpoint)
-
-
-class Dense(nn.Module):
-    """A whole model in miniature."""
-
-    def __init__(self, num_classes: int = 5, channels: int = 32, **heads: nn.Module) -> None:
-        super().__init__()
-        self.backbone = make_tiny()
-        self.decode_head = nn.ModuleDict(dict(bottleneck=nn.Conv2d(channels, 8, 1), conv_seg=nn.Linear(8, num_classes)))
-        for name, head in heads.items():
-            self.add_module(name, head)
 
 
 @pytest.mark.parametrize('fmt', FORMATS)
