@@ -263,7 +263,7 @@ def test_checkpoints_that_do_not_fit_are_refused(seg_checkpoint, det_checkpoint,
         SEGMENTOR, tmp_path / 'o.pth', **{'model.decode_head.num_classes': 5, 'model.auxiliary_head.num_classes': 5}
     )
     backbone = tmp_path / 'backbone.pth'
-    weights = torch.load(seg_checkpoint, weights_only=False)['state_dict']
+    weights = torch.load(seg_checkpoint)['state_dict']
     torch.save({k: v for k, v in weights.items() if k.startswith('backbone.')}, backbone)
     foreign = tmp_path / 'foreign.pth'
     torch.save({'conv1.weight': torch.zeros(3)}, foreign)
@@ -282,7 +282,7 @@ def test_checkpoints_that_do_not_fit_are_refused(seg_checkpoint, det_checkpoint,
 
 
 def test_a_checkpoint_without_auxiliary_head_will_do(seg_checkpoint, segmentor, photo, tmp_path):
-    weights = torch.load(seg_checkpoint, weights_only=False)['state_dict']
+    weights = torch.load(seg_checkpoint)['state_dict']
     torch.save({k: v for k, v in weights.items() if not k.startswith('auxiliary')}, tmp_path / 'lean.pth')
     (result,) = mmtwins.infer(SEGMENTOR, tmp_path / 'lean.pth', photo, device='cpu')
     (expected,) = segmentor([photo])

@@ -247,7 +247,7 @@ def machine(script, tmp_path, monkeypatch):
 
 def test_set_up_installs_torch_first_and_mmcv_after_all_that_can_fail_early(machine):
     assert machine.make('python', 'tools/demo.py') == 0
-    packages = ['base.txt', 'seg.txt', 'det.txt', 'mim.txt', 'tests.txt']
+    packages = ['base.txt', 'seg.txt', 'det.txt', 'hub.txt', 'mim.txt', 'tests.txt']
     assert machine.calls == [['torch.txt', 'build.txt'], packages, ['mmcv'], ['openmim.txt']]
     assert machine.started == [['python', 'tools/demo.py']]
     constraints = (machine.prefix / machine.script.STATE / 'constraints.txt').read_text()
