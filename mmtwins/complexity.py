@@ -34,7 +34,7 @@ from .backbone import (
     PCPVT_ARCHITECTURES,
     TwinsBlock,
     TwinsSVTBackbone,
-    _resolve_architecture,
+    resolve_architecture,
 )
 
 PUBLISHED_SR_RATIOS = (8, 4, 2, 1)
@@ -419,7 +419,7 @@ def backbone_macs(
     Raises:
         ValueError: The architecture is unknown, or values are not one per stage.
     """
-    architecture = _resolve_architecture(arch, PCPVT_ARCHITECTURES if window_sizes is None else ARCHITECTURES)
+    architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES if window_sizes is None else ARCHITECTURES)
     dims = architecture['embed_dims']
     for name, values in dict(window_sizes=window_sizes, sr_ratios=sr_ratios).items():
         if values is not None and len(values) != len(dims):
@@ -485,7 +485,7 @@ def calibrate(
             f'{height} x {width} pixels, min_keys={min_keys}, max_unseen={max_unseen}: give at least {MIN_INPUT_SIDE} x '
             f'{MIN_INPUT_SIDE} pixels, one key and a share from 0 to 1'
         )
-    architecture = _resolve_architecture(arch, ARCHITECTURES)
+    architecture = resolve_architecture(arch, ARCHITECTURES)
     chosen = []
     dims, depths = architecture['embed_dims'], architecture['depths']
     for dim, depth, size in zip(dims, depths, map_sizes(height, width, len(dims))):
@@ -546,7 +546,7 @@ def report_costs(arch: str | Mapping[str, Sequence], height: int, width: int, k:
 
     Source: Twins (arXiv:2104.13840), section 3.2; ``sr_ratios`` of the public code.
     """
-    architecture = _resolve_architecture(arch, ARCHITECTURES)
+    architecture = resolve_architecture(arch, ARCHITECTURES)
     dims, num_heads = architecture['embed_dims'], architecture['num_heads']
     sizes = map_sizes(height, width, len(dims))
     if min(sizes[-1]) < 1:
