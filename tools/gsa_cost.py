@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mmtwins.backbone import ARCHITECTURES
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
+from mmtwins.inference import check_device
 from mmtwins.launch import readable_errors
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
 
@@ -143,8 +144,7 @@ def processor_name() -> str:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        if args.device.startswith('cuda') and not torch.cuda.is_available():
-            raise ValueError(f'--device {args.device}: this machine has no CUDA GPU that torch can use; give cpu')
+        check_device(args.device)
         show_costs(args) if args.compare is None else show_comparison(args)
 
 
