@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from recipes import CONFIGS, NAMES
 
 import mmtwins
-from mmtwins.inference import Predictor, prepare_config, find_sources
+from mmtwins.inference import Predictor, find_sources, prepare_config
 from mmtwins.launch import load_config
 from mmtwins.results import ResultWriter, name_results
 from mmtwins.toy_data import CLASSES, PALETTE, THING_CLASSES
