@@ -5,6 +5,7 @@ backbone, ``calibrate`` finds the windows and sub-windows that need the fewest M
 any model executes; see :mod:`mmtwins.counting`, also for what a MAC is here.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import NamedTuple
@@ -331,7 +332,7 @@ class Measurement(NamedTuple):
 def measure_blocks(
     stage: StageReport, mlp_ratio: float = 4, device: str | torch.device = 'cpu', min_seconds: float = 0.2
 ) -> list[Measurement]:
-    """Time a local and a global block over k on the present machine, for one image.
+    """Time a local and a global block over k on the present machine, for one image, see :func:`time_forward`.
 
     Args:
         stage: Size of the map.
@@ -367,12 +368,19 @@ def measure_blocks(
 
 
 def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
-    """Median seconds of a forward pass in evaluation mode, after a warm-up, on all threads."""
+    """Median seconds of a forward pass in evaluation mode.
+
+    On a CPU this is processor time of one thread, so that other programs on the machine matter little.
+    """
     model.eval()
-    timer = Timer('model(x)', globals=dict(model=model, x=x), num_threads=torch.get_num_threads())
+    clock = {} if x.is_cuda else dict(timer=time.process_time)
     with torch.inference_mode():
-        timer.timeit(1)
-        return timer.blocked_autorange(min_run_time=min_seconds).median
+        # Timer tries the model before it measures, which warms up; it keeps to one thread.
+        return (
+            Timer('model(x)', globals=dict(model=model, x=x), **clock)
+            .blocked_autorange(min_run_time=min_seconds)
+            .median
+        )
 
 
 class Comparison(NamedTuple):

@@ -117,10 +117,8 @@ def show_comparison(args: argparse.Namespace) -> None:
         lines.append(f'| {" | ".join(cells)} |')
     if args.measure:
         name = torch.cuda.get_device_name() if args.device.startswith('cuda') else processor_name()
-        lines += [
-            '',
-            f'Time: median of forward passes of the backbone, one image, float32, {name}, torch {torch.__version__}.',
-        ]
+        what = 'Time: median of forward passes of the backbone, one image, float32'
+        lines += ['', f'{what}, {name}, torch {torch.__version__}.']
     text = '\n'.join(lines)
     print(text)
     if args.update:
@@ -138,7 +136,7 @@ def processor_name() -> str:
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
-    return f'{torch.get_num_threads()} threads of {name}'
+    return f'processor time of one thread of {name}'
 
 
 def main() -> None:
