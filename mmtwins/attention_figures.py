@@ -56,9 +56,9 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     rows = [(point, kind, number) for point in points for kind, number in _kinds(inspection.maps)]
     view = _view(inspection)
     tall = 0.6 * PANEL * min(view.height / view.width, 2) + 0.75  # of a panel that shows the image
-    heights = [tall] + [tall + 0.7] * features
+    heights = [tall] + [tall + 0.85] * features
     for _, kind, _ in rows:
-        heights += [0.6 * PANEL + 1.25 if kind == 'LSA' else tall + 0.7] * (1 + heads)
+        heights += [0.6 * PANEL + 1.25 if kind == 'LSA' else tall + 0.85] * (1 + heads)
     columns = max(len(stages), 2)
     figure = Figure(figsize=(PANEL * columns, sum(heights)), layout='constrained', dpi=100)
     FigureCanvasAgg(figure)

@@ -1,7 +1,5 @@
 """Where a trained model looks: the attention weights of chosen points, captured while a forward pass runs."""
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -11,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .backbone import TwinsBackbone
+from .fitting import fit_model
+from .inference import build_inferencer, check_device, prepare_config
+from .launch import load_config
+from .loading import read_checkpoint
 
 
 class AttentionMap(NamedTuple):
@@ -278,7 +279,7 @@ def load_inferencer(
     Args:
         config: Config file; its ``default_scope`` decides which library.
         checkpoint: Of that config, or any public Twins checkpoint: the heads do not matter here.
-        device: Such as ``'cpu'`` or ``'cuda'``; None takes what MMEngine finds.
+        device: Such as ``'cpu'`` or ``'cuda'``; None takes a GPU if there is one.
         cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
 
     Returns:
@@ -287,35 +288,13 @@ def load_inferencer(
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: The library is not installed.
-        ValueError: Config or checkpoint do not fit.
+        ValueError: The device is not there, the config has no Twins backbone, or the checkpoint does not fit.
     """
-    from .fitting import fit_model
-    from .launch import load_config
-    from .loading import read_checkpoint
-
     cfg = load_config(str(config), cfg_options)
-    scope = cfg.get('default_scope')
-    if scope == 'mmseg':
-        from mmseg.apis import MMSegInferencer as Inferencer
-    elif scope == 'mmdet':
-        from mmdet.apis import DetInferencer as Inferencer
-    else:
-        raise ValueError(f'{config} has default_scope={scope!r}: give a config of mmseg or mmdet')
-    if 'backbone' not in cfg.model or 'Twins' not in str(cfg.model.backbone.get('type')):
-        raise ValueError(f'{config} has no Twins backbone, and only its attention can be shown')
+    prepare_config(cfg, config)
     weights = read_checkpoint(str(checkpoint))
-    cfg.model.backbone.init_cfg = None  # the checkpoint has every weight
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    try:
-        # They warn that there are no weights yet, of the classes' names, and that a function is found in MMEngine.
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            inferencer = Inferencer(cfg, device=device, scope=scope)
-    finally:
-        logger.setLevel(level)
-    inferencer.show_progress = False
+    inferencer = build_inferencer(cfg, check_device(device))
+    find_backbone(inferencer.model)
     try:
         fitted = fit_model(weights, inferencer.model.state_dict()).weights
     except ValueError as error:

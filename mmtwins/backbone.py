@@ -326,7 +326,7 @@ class TwinsSVTBackbone(TwinsBackbone):
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        architecture = _resolve_architecture(arch, ARCHITECTURES)
+        architecture = resolve_architecture(arch, ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
         _check_per_stage('window_sizes', window_sizes, len(dims))
         _check_per_stage('sr_ratios', sr_ratios, len(dims))
@@ -388,7 +388,7 @@ class TwinsPCPVTBackbone(TwinsBackbone):
         frozen_stages: int = -1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        architecture = _resolve_architecture(arch, PCPVT_ARCHITECTURES)
+        architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
         _check_per_stage('sr_ratios', sr_ratios, len(dims))
         _check_rates(attn_drop_rate=attn_drop_rate)
@@ -423,7 +423,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _resolve_architecture(
+def resolve_architecture(
     arch: str | Mapping[str, Sequence], named: Mapping[str, Mapping[str, Sequence]]
 ) -> Mapping[str, Sequence]:
     """embed_dims, depths, num_heads and mlp_ratios, checked, one value per stage each."""

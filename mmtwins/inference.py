@@ -218,14 +218,14 @@ class Predictor:
     ) -> None:
         if not 0 <= score_thr <= 1:
             raise ValueError(f'score_thr={score_thr}: must be from 0 to 1')
-        device = _check_device(device)
+        device = check_device(device)
         cfg = load_config(str(config), cfg_options)
         self.score_thr = score_thr
-        self.is_detector = _prepare(cfg, config) == 'mmdet'
+        self.is_detector = prepare_config(cfg, config) == 'mmdet'
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.info = _dataset_info(cfg, _metainfo_of(str(checkpoint)))
-        self.inferencer = _build_inferencer(cfg, device, self.info)
+        self.inferencer = build_inferencer(cfg, device, self.info)
         model = self.inferencer.model
         try:
             _load_weights(model, weights)
@@ -415,8 +415,8 @@ def _read_video(path: str, on_skip: Skip) -> Iterator[np.ndarray]:
         on_skip(f'{path}, frames {number + 1} to {expected}', 'the video ends before them')
 
 
-def _check_device(device: str | None) -> str:
-    """The device to use; raises ValueError for one that is not there."""
+def check_device(device: str | None) -> str:
+    """The device to use, a GPU for None if there is one; raises ValueError for one that is not there."""
     if device is None:
         return get_device()
     try:
@@ -429,8 +429,19 @@ def _check_device(device: str | None) -> str:
     return device
 
 
-def _prepare(cfg: Config, path: str | Path) -> str:
-    """Make a config fit for the inferencers, in place, and return its library."""
+def prepare_config(cfg: Config, path: str | Path) -> str:
+    """Make a config fit for :func:`build_inferencer`, in place.
+
+    Args:
+        cfg: Config, as ``load_config`` returns it.
+        path: Its file, for messages.
+
+    Returns:
+        Its library, ``'mmseg'`` or ``'mmdet'``.
+
+    Raises:
+        ValueError: It is of another library, or lacks a model or how images are prepared.
+    """
     library = cfg.get('default_scope')
     if library not in ('mmseg', 'mmdet'):
         raise ValueError(f'{path}: default_scope is {library!r}, predictions need mmseg or mmdet')
@@ -503,17 +514,27 @@ def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
     return isinstance(palette, list | tuple | np.ndarray) and len(palette) >= len(classes)
 
 
-def _build_inferencer(cfg: Config, device: str, info: DatasetInfo) -> Any:
-    """The library's inferencer, with a model that has no weights yet."""
+def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) -> Any:
+    """Build MMSegmentation's or MMDetection's inferencer, with a model that has no weights yet.
+
+    Args:
+        cfg: Config, after :func:`prepare_config`.
+        device: See :func:`check_device`.
+        info: Classes and colours, for the inferencer's own pictures; None takes the library's defaults.
+
+    Returns:
+        ``MMSegInferencer`` or ``DetInferencer``.
+    """
+    options: dict[str, Any] = {} if info is None else dict(palette=info.palette)
     with _quiet():
         if cfg.default_scope == 'mmseg':
             from mmseg.apis import MMSegInferencer
 
-            inferencer = MMSegInferencer(cfg, classes=info.classes, palette=info.palette, device=device)
+            inferencer = MMSegInferencer(cfg, classes=info and info.classes, device=device, **options)
         else:
             from mmdet.apis import DetInferencer
 
-            inferencer = DetInferencer(cfg, device=device, palette=info.palette)
+            inferencer = DetInferencer(cfg, device=device, **options)
     inferencer.show_progress = False
     return inferencer
 

@@ -130,8 +130,7 @@ def _paint_instances(image: np.ndarray, result: 'Result', factor: int) -> np.nda
             cv2.drawContours(picture, outlines, -1, (255, 255, 255), thin + 2)
             cv2.drawContours(picture, outlines, -1, colour, thin)
         left, top, right, bottom = (round(float(value)) for value in boxes[i])
-        if masks is None:
-            cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), thin + 2)
+        cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), thin + 2)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, thin)
     canvas = Image.fromarray(picture)
     draw, font = ImageDraw.Draw(canvas), _font(height)

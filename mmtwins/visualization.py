@@ -362,6 +362,9 @@ def _draw_measured(axis, stage: 'StageReport', measured: 'Sequence[Measurement]'
         axis.plot(sides, values / values[reference], style, color=colour, label=label, markersize=4)
     best = measured[int(np.argmin(series['time of both blocks']))]
     axis.set(title=f'fastest at k = {best.k}: {best.seconds * 1e3:.2f} ms', yscale='log')
+    low, high = axis.get_ylim()  # often within one power of ten, which would leave a single tick
+    ticks = [tick for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low <= tick <= high]
+    axis.set_yticks(ticks, labels=[f'{tick:g}' for tick in ticks])
 
 
 def _viridis(number: int) -> list:

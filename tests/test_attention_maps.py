@@ -451,11 +451,12 @@ def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.pth does not exist'):
         load_inferencer(TOY_SEG, tmp_path / 'none.pth', 'cpu')
     other = tmp_path / 'other.py'
-    other.write_text("default_scope = 'mmseg'\nmodel = dict(type='EncoderDecoder', backbone=dict(type='ResNet'))\n")
-    with pytest.raises(ValueError, match='has no Twins backbone'):
+    resnet = "dict(_delete_=True, type='ResNet', depth=18, num_stages=4)"
+    other.write_text(f"_base_ = '{TOY_SEG}'\nmodel = dict(backbone={resnet})\n")
+    with pytest.raises(ValueError, match='EncoderDecoder has no Twins backbone'):
         load_inferencer(other, toy_checkpoints[TOY_SEG], 'cpu')
     other.write_text("default_scope = 'mmpretrain'\n")
-    with pytest.raises(ValueError, match="default_scope='mmpretrain': give a config of mmseg or mmdet"):
+    with pytest.raises(ValueError, match="default_scope is 'mmpretrain', predictions need mmseg or mmdet"):
         load_inferencer(other, toy_checkpoints[TOY_SEG], 'cpu')
 
 

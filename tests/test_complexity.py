@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -132,6 +134,19 @@ def test_a_model_that_needs_values_is_refused() -> None:
 
     with pytest.raises(ValueError, match='ValueDependent cannot be counted at 8 x 8 pixels without computing'):
         count(ValueDependent(), 8, 8)
+
+
+def test_a_model_whose_constructor_reads_values_is_counted() -> None:
+    """Those of MMSegmentation's backbones read drop path rates, which are not there on the meta device."""
+    pytest.importorskip('mmseg')
+    pytest.importorskip('mmcv._ext')
+    model = dict(type='SVT', embed_dims=[8, 8, 8], num_heads=[1, 1, 1], depths=[2, 2, 2])
+    cfg = Config(dict(model=model, default_scope='mmseg'))
+    with pytest.raises(RuntimeError), torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        MODELS.build(cfg.model)
+    model = build_model(cfg)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert count(model, 64, 64).total.macs > 0
 
 
 # As published ---------------------------------------------------------------------------------------------------------

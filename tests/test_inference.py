@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from recipes import CONFIGS, NAMES
 
 import mmtwins
-from mmtwins.inference import Predictor, _prepare, find_sources
+from mmtwins.inference import Predictor, find_sources, prepare_config
 from mmtwins.launch import load_config
 from mmtwins.results import ResultWriter, name_results
 from mmtwins.toy_data import CLASSES, PALETTE, THING_CLASSES
@@ -292,7 +292,7 @@ def test_a_checkpoint_without_auxiliary_head_will_do(seg_checkpoint, segmentor, 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_pipelines_of_the_recipes_take_an_image_alone(name, photo):
     cfg = load_config(str(next(CONFIGS.glob(f'*/{name}.py'))))
-    library = _prepare(cfg, name)
+    library = prepare_config(cfg, name)
     assert library == ('mmseg' if 'ade20k' in name else 'mmdet')
     kinds = [step['type'] for step in cfg.test_dataloader.dataset.pipeline]
     assert kinds == [

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mmtwins.backbone import ARCHITECTURES
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
+from mmtwins.inference import check_device
 from mmtwins.launch import readable_errors
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
 
@@ -116,10 +117,8 @@ def show_comparison(args: argparse.Namespace) -> None:
         lines.append(f'| {" | ".join(cells)} |')
     if args.measure:
         name = torch.cuda.get_device_name() if args.device.startswith('cuda') else processor_name()
-        lines += [
-            '',
-            f'Time: median of forward passes of the backbone, one image, float32, {name}, torch {torch.__version__}.',
-        ]
+        what = 'Time: median of forward passes of the backbone, one image, float32'
+        lines += ['', f'{what}, {name}, torch {torch.__version__}.']
     text = '\n'.join(lines)
     print(text)
     if args.update:
@@ -137,14 +136,13 @@ def processor_name() -> str:
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
-    return f'{torch.get_num_threads()} threads of {name}'
+    return f'processor time of one thread of {name}'
 
 
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        if args.device.startswith('cuda') and not torch.cuda.is_available():
-            raise ValueError(f'--device {args.device}: this machine has no CUDA GPU that torch can use; give cpu')
+        check_device(args.device)
         show_costs(args) if args.compare is None else show_comparison(args)
 
 
