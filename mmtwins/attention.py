@@ -1,5 +1,6 @@
 """The two attention modules of Twins-SVT, on contiguous (B, H, W, C) tokens."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -93,6 +94,8 @@ class LocallyGroupedSelfAttention(nn.Module):
         Returns:
             (B, H, W, C).
         """
+        if torch.compiler.is_compiling():
+            return self._forward_padded(x)
         rest_h, rest_w = x.shape[1] % self.window_size, x.shape[2] % self.window_size
         padding_attends = self.window_padding == 'zero' or (
             self.window_padding == 'meituan' and (rest_h > 0) != (rest_w > 0)
@@ -102,24 +105,60 @@ class LocallyGroupedSelfAttention(nn.Module):
     def _forward(self, x: Tensor, padding_attends: bool) -> Tensor:
         regions = window_regions(*x.shape[1:3], self.window_size)
         windows = self.qkv(_Partition.apply(x, regions)).split([x.shape[0] * region.num_tokens for region in regions])
-        outs = [
-            self._attend(qkv.unflatten(0, (-1, region.side_h * region.side_w)), padding_attends)
-            for region, qkv in zip(regions, windows, strict=True)
-        ]
+        outs = []
+        for region, qkv in zip(regions, windows, strict=True):
+            num_tokens = region.side_h * region.side_w
+            q, k, v = self._split_heads(qkv.unflatten(0, (-1, num_tokens)))
+            if padding_attends and num_tokens < self.window_size**2:
+                k, v = self._append_padding(k, v, self.window_size**2 - num_tokens)
+            outs.append(self._attend(q, k, v))
         return self.proj_drop(self.proj(_Merge.apply(x.shape, regions, *outs)))
 
-    def _attend(self, qkv: Tensor, padding_attends: bool) -> Tensor:
-        """Attention in equal windows: (windows, N, 3 * C) -> (windows, N, C)."""
-        num_windows, num_tokens, channels = qkv.shape
-        q, k, v = qkv.view(num_windows, num_tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        num_padding = self.window_size**2 - num_tokens
-        if padding_attends and num_padding:
-            k, v = self._append_padding(k, v, num_padding)
+    def _forward_padded(self, x: Tensor) -> Tensor:
+        """The same by padding, mask and indices: no operation depends on the size, so that one graph serves all sizes."""
+        batch, height, width, channels = x.shape
+        size, area = self.window_size, self.window_size**2
+        rows, columns = (height + size - 1) // size, (width + size - 1) // size
+        # From token i of the windows to row, column and index of a token of the map.
+        i = torch.arange(batch * rows * columns * area, device=x.device)
+        window, inside = i // area, i % area
+        row = window // columns % rows * size + inside // size
+        column = window % columns * size + inside % size
+        is_real = (row < height) & (column < width)
+        row, column = row.clamp(max=height - 1), column.clamp(max=width - 1)
+        tokens = x.flatten(0, 2).index_select(0, (window // (rows * columns) * height + row) * width + column)
+        mask = None
+        if self.window_padding != 'masked':
+            tokens = tokens * is_real[:, None]
+        if self.window_padding != 'zero':
+            is_key = is_real
+            if self.window_padding == 'meituan':
+                pads_rows, pads_columns = (torch.scalar_tensor(n % size, device=x.device) > 0 for n in (height, width))
+                is_key = is_real | (pads_rows ^ pads_columns)
+            mask = is_key.unflatten(0, (batch * rows * columns, area))[:, None, None]  # (B * windows, 1, 1, N)
+        qkv = self.qkv(tokens).unflatten(0, (batch * rows * columns, area))
+        out = self._attend(*self._split_heads(qkv), mask).flatten(0, 1)
+        # And back, from token i of the map.
+        i = torch.arange(batch * height * width, device=x.device)
+        row, column = i // width % height, i % width
+        window = (i // (height * width) * rows + row // size) * columns + column // size
+        out = out.index_select(0, window * area + row % size * size + column % size)
+        return self.proj_drop(self.proj(out).view(batch, height, width, channels))
+
+    def _split_heads(self, qkv: Tensor) -> Tensor:
+        """(windows, N, 3 * C) -> (3, windows, heads, N, d)."""
+        return qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(windows, heads, N, d) each -> (windows, N, C)."""
         dropout = self.attn_drop if self.training else 0.0
-        pieces = zip(*(x.split(MAX_BATCH) for x in (q, k, v)), strict=True)
-        outs = [scaled_dot_product_attention(*piece, dropout_p=dropout) for piece in pieces]
+        if torch.compiler.is_compiling() and q.device.type == 'cpu':  # where the number of windows may be a symbol
+            return scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
+        masks = itertools.repeat(None) if mask is None else mask.split(MAX_BATCH)
+        pieces = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), masks)
+        outs = [scaled_dot_product_attention(*piece, dropout) for piece in pieces]
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
-        return out.transpose(1, 2).reshape(num_windows, num_tokens, channels // 3)
+        return out.transpose(1, 2).flatten(2)
 
     def _append_padding(self, k: Tensor, v: Tensor, num_padding: int) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``num_padding`` zero tokens: (windows, heads, N, d) -> (.., N + padding, d)."""
@@ -260,8 +299,16 @@ def window_regions(height: int, width: int, size: int) -> list[Region]:
     ]
 
 
-def _partition(x: Tensor, regions: Sequence[Region]) -> Tensor:
-    """Order tokens by window: (B, H, W, C) -> (B * H * W, C), in a single pass over memory."""
+def partition_windows(x: Tensor, regions: Sequence[Region]) -> Tensor:
+    """Order the tokens of a feature map by window, in a single pass over memory.
+
+    Args:
+        x: Feature map, (B, H, W, C).
+        regions: Of its size, as :func:`window_regions` returns them.
+
+    Returns:
+        (B * H * W, C): region after region, window after window.
+    """
     tokens = x.new_empty(x.shape[0] * x.shape[1] * x.shape[2], x.shape[3])
     start = 0
     for region in regions:
@@ -272,8 +319,17 @@ def _partition(x: Tensor, regions: Sequence[Region]) -> Tensor:
     return tokens
 
 
-def _merge(parts: Sequence[Tensor], regions: Sequence[Region], shape: Sequence[int]) -> Tensor:
-    """Put the windows of each region back into a feature map of ``shape`` (B, H, W, C)."""
+def merge_windows(parts: Sequence[Tensor], regions: Sequence[Region], shape: Sequence[int]) -> Tensor:
+    """Put windows back into a feature map, the inverse of :func:`partition_windows`.
+
+    Args:
+        parts: The tokens of each region, in any shape.
+        regions: As for :func:`partition_windows`.
+        shape: (B, H, W, C).
+
+    Returns:
+        Feature map, (B, H, W, C).
+    """
     x = parts[0].new_empty(shape)
     for region, part in zip(regions, parts, strict=True):
         windows = region.windows_of(x)
@@ -282,64 +338,28 @@ def _merge(parts: Sequence[Tensor], regions: Sequence[Region], shape: Sequence[i
 
 
 class _Partition(torch.autograd.Function):
-    """:func:`_partition` with :func:`_merge` for a gradient: written as plain operations, each would copy twice."""
+    """:func:`partition_windows` with :func:`merge_windows` for a gradient: written as plain operations, each would copy twice."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, regions: Sequence[Region]) -> Tensor:
         ctx.shape, ctx.regions = x.shape, regions
-        return _partition(x, regions)
+        return partition_windows(x, regions)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         parts = grad.split([ctx.shape[0] * region.num_tokens for region in ctx.regions])
-        return _merge(parts, ctx.regions, ctx.shape), None
+        return merge_windows(parts, ctx.regions, ctx.shape), None
 
 
 class _Merge(torch.autograd.Function):
-    """:func:`_merge` with :func:`_partition` for a gradient."""
+    """:func:`merge_windows` with :func:`partition_windows` for a gradient."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, shape: torch.Size, regions: Sequence[Region], *parts: Tensor) -> Tensor:
         ctx.part_shapes, ctx.regions = [part.shape for part in parts], regions
-        return _merge(parts, regions, shape)
+        return merge_windows(parts, regions, shape)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _partition(grad, ctx.regions).split([shape[:2].numel() for shape in ctx.part_shapes])
+        parts = partition_windows(grad, ctx.regions).split([shape[:2].numel() for shape in ctx.part_shapes])
         return None, None, *(part.view(shape) for part, shape in zip(parts, ctx.part_shapes, strict=True))
-
-
-def partition_windows(x: Tensor, side_h: int, side_w: int) -> Tensor:
-    """Cut a feature map into windows.
-
-    Args:
-        x: Feature map, (B, H, W, C); H and W are multiples of ``side_h`` and ``side_w``.
-        side_h: Height of a window, in tokens.
-        side_w: Width of a window, in tokens.
-
-    Returns:
-        (B * H / side_h * W / side_w, side_h * side_w, C).
-
-    Source: Twins (arXiv:2104.13840), section 3.2.
-    """
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // side_h, side_h, width // side_w, side_w, channels)
-    return x.transpose(2, 3).reshape(-1, side_h * side_w, channels)
-
-
-def merge_windows(windows: Tensor, side_h: int, side_w: int, height: int, width: int) -> Tensor:
-    """Put windows back into a feature map, the inverse of :func:`partition_windows`.
-
-    Args:
-        windows: (B * H / side_h * W / side_w, side_h * side_w, C).
-        side_h: Height of a window, in tokens.
-        side_w: Width of a window, in tokens.
-        height: H, in tokens.
-        width: W, in tokens.
-
-    Returns:
-        Feature map, (B, H, W, C).
-    """
-    channels = windows.shape[-1]
-    x = windows.view(-1, height // side_h, width // side_w, side_h, side_w, channels)
-    return x.transpose(2, 3).reshape(-1, height, width, channels)

@@ -106,7 +106,7 @@ def test_peers_hold_the_same_weights(peer: str) -> None:
         maps = build_backbone(peer, weights=weights).eval()(x)
         if peer == 'timm':  # has no norms of stages
             ours = TwinsSVTBackbone(norm_after_stage=False).eval()
-            ours.load_state_dict(weights, strict=False)
+            ours.load_state_dict({name: w for name, w in weights.items() if not name.startswith('norm_list.')})
             expected = ours(x)
     for actual, wanted in zip(maps, expected, strict=True):
         assert_close(actual, wanted, rtol=1e-3, atol=1e-3)  # mmseg and mmpretrain have another eps of norms
