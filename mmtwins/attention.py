@@ -119,14 +119,14 @@ class LocallyGroupedSelfAttention(nn.Module):
         batch, height, width, channels = x.shape
         size, area = self.window_size, self.window_size**2
         rows, columns = (height + size - 1) // size, (width + size - 1) // size
-        # From token i of the windows to row, column and index of a token of the map.
-        i = torch.arange(batch * rows * columns * area, device=x.device)
-        window, inside = i // area, i % area
-        row = window // columns % rows * size + inside // size
-        column = window % columns * size + inside % size
+        # From each token of the windows to one of the map.
+        window, inside = _divide(torch.arange(batch * rows * columns * area, device=x.device), area)
+        image, window = _divide(window, rows * columns)
+        (row, column), (inside_h, inside_w) = _divide(window, columns), _divide(inside, size)
+        row, column = row * size + inside_h, column * size + inside_w
         is_real = (row < height) & (column < width)
-        row, column = row.clamp(max=height - 1), column.clamp(max=width - 1)
-        tokens = x.flatten(0, 2).index_select(0, (window // (rows * columns) * height + row) * width + column)
+        source = (image * height + row.clamp(max=height - 1)) * width + column.clamp(max=width - 1)
+        tokens = x.flatten(0, 2).index_select(0, source)
         mask = None
         if self.window_padding != 'masked':
             tokens = tokens * is_real[:, None]
@@ -138,11 +138,12 @@ class LocallyGroupedSelfAttention(nn.Module):
             mask = is_key.unflatten(0, (batch * rows * columns, area))[:, None, None]  # (B * windows, 1, 1, N)
         qkv = self.qkv(tokens).unflatten(0, (batch * rows * columns, area))
         out = self._attend(*self._split_heads(qkv), mask).flatten(0, 1)
-        # And back, from token i of the map.
-        i = torch.arange(batch * height * width, device=x.device)
-        row, column = i // width % height, i % width
-        window = (i // (height * width) * rows + row // size) * columns + column // size
-        out = out.index_select(0, window * area + row % size * size + column % size)
+        # And back.
+        row, column = _divide(torch.arange(batch * height * width, device=x.device), width)
+        image, row = _divide(row, height)
+        (row, inside_h), (column, inside_w) = _divide(row, size), _divide(column, size)
+        window = (image * rows + row) * columns + column
+        out = out.index_select(0, window * area + inside_h * size + inside_w)
         return self.proj_drop(self.proj(out).view(batch, height, width, channels))
 
     def _split_heads(self, qkv: Tensor) -> Tensor:
@@ -275,6 +276,12 @@ class Region(NamedTuple):
         """The windows in a feature map, as a view: (B, H, W, C) -> (B, rows, columns, side_h, side_w, C)."""
         x = x.narrow(1, self.top, self.height).narrow(2, self.left, self.width)
         return x.unflatten(2, (-1, self.side_w)).unflatten(1, (-1, self.side_h)).transpose(2, 3)
+
+
+def _divide(numbers: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder; ONNX has no remainder by a size that is a symbol."""
+    quotient = numbers // divisor
+    return quotient, numbers - quotient * divisor
 
 
 def window_regions(height: int, width: int, size: int) -> list[Region]:
