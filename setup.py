@@ -68,6 +68,7 @@ setup(
     python_requires='>=3.10,<3.13',
     install_requires=requirements('base'),
     extras_require={
+        'export': requirements('export'),
         # mmcv needs torch installed before it builds, so neither framework is a hard requirement: `make setup` does it.
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],

@@ -1,11 +1,44 @@
 """The two attention modules of Twins-SVT, on contiguous (B, H, W, C) tokens."""
 
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 
 MAX_BATCH = 65535  # of CUDA's fused attention kernels, which put the batch on a limited axis of their grid
+BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32, the least time of 1 to 8 MiB
 WINDOW_PADDINGS = ('masked', 'zero', 'meituan')
+
+
+class TokenLinear(nn.Linear):
+    """``nn.Linear`` on (..., C) tokens, computed on CPUs in float32 as a 1 x 1 convolution.
+
+    A matrix product and a 1 x 1 convolution are the same sum, but PyTorch hands the first to its BLAS (MKL in the
+    published wheels, which keeps to AVX2 on AMD processors) and the second to oneDNN, which has AVX-512 kernels for
+    every vendor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._runs_on_onednn(x):
+            return F.linear(x, self.weight, self.bias)
+        tokens = x.reshape(1, 1, -1, self.in_features).permute(0, 3, 1, 2)  # channels-last, without a copy
+        out = F.conv2d(tokens, self.weight[:, :, None, None], self.bias)
+        return out.permute(0, 2, 3, 1).view(*x.shape[:-1], self.out_features)
+
+    def _runs_on_onednn(self, x: Tensor) -> bool:
+        return (
+            x.device.type == 'cpu'
+            and x.dtype == self.weight.dtype == torch.float32
+            and not torch.compiler.is_compiling()
+            and torch.backends.mkldnn.is_available()
+            and x.numel() > 20480  # PyTorch sends smaller 1 x 1 convolutions, and all on a single thread, elsewhere
+            and torch.get_num_threads() > 1
+        )
 
 
 class LocallyGroupedSelfAttention(nn.Module):
@@ -48,8 +81,8 @@ class LocallyGroupedSelfAttention(nn.Module):
         self.window_size = window_size
         self.window_padding = window_padding
         self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = TokenLinear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,34 +94,72 @@ class LocallyGroupedSelfAttention(nn.Module):
         Returns:
             (B, H, W, C).
         """
-        size = self.window_size
-        rest_h, rest_w = x.shape[1] % size, x.shape[2] % size
+        if torch.compiler.is_compiling():
+            return self._forward_padded(x)
+        rest_h, rest_w = x.shape[1] % self.window_size, x.shape[2] % self.window_size
         padding_attends = self.window_padding == 'zero' or (
             self.window_padding == 'meituan' and (rest_h > 0) != (rest_w > 0)
         )
-        strips = []
-        for strip in split_border(self.qkv(x), rest_h, dim=1):
-            regions = split_border(strip, rest_w, dim=2)
-            strips.append(torch.cat([self._attend(region, padding_attends) for region in regions], dim=2))
-        return self.proj_drop(self.proj(torch.cat(strips, dim=1)))
+        return in_bands(lambda band: self._forward(band, padding_attends), x, 3 * x.shape[3], self.window_size)
 
-    def _attend(self, qkv: Tensor, padding_attends: bool) -> Tensor:
-        """Attention in a region of equal windows: (B, H, W, 3 * C) -> (B, H, W, C)."""
-        _, height, width, channels = qkv.shape
-        side_h, side_w = min(height, self.window_size), min(width, self.window_size)
-        windows = partition_windows(qkv, side_h, side_w)  # (windows, N, 3 * C)
-        num_windows, num_tokens, _ = windows.shape
-        head_dim = channels // (3 * self.num_heads)
-        q, k, v = windows.view(num_windows, num_tokens, 3, self.num_heads, head_dim).permute(2, 0, 3, 1, 4)
-        num_padding = self.window_size**2 - num_tokens
-        if padding_attends and num_padding:
-            k, v = self._append_padding(k, v, num_padding)
+    def _forward(self, x: Tensor, padding_attends: bool) -> Tensor:
+        regions = window_regions(*x.shape[1:3], self.window_size)
+        windows = self.qkv(_Partition.apply(x, regions)).split([x.shape[0] * region.num_tokens for region in regions])
+        outs = []
+        for region, qkv in zip(regions, windows, strict=True):
+            num_tokens = region.side_h * region.side_w
+            q, k, v = self._split_heads(qkv.unflatten(0, (-1, num_tokens)))
+            if padding_attends and num_tokens < self.window_size**2:
+                k, v = self._append_padding(k, v, self.window_size**2 - num_tokens)
+            outs.append(self._attend(q, k, v))
+        return self.proj_drop(self.proj(_Merge.apply(x.shape, regions, *outs)))
+
+    def _forward_padded(self, x: Tensor) -> Tensor:
+        """The same by padding, mask and indices: no operation depends on the size, so that one graph serves all sizes."""
+        batch, height, width, channels = x.shape
+        size, area = self.window_size, self.window_size**2
+        rows, columns = (height + size - 1) // size, (width + size - 1) // size
+        # From each token of the windows to one of the map.
+        window, inside = _divide(torch.arange(batch * rows * columns * area, device=x.device), area)
+        image, window = _divide(window, rows * columns)
+        (row, column), (inside_h, inside_w) = _divide(window, columns), _divide(inside, size)
+        row, column = row * size + inside_h, column * size + inside_w
+        is_real = (row < height) & (column < width)
+        source = (image * height + row.clamp(max=height - 1)) * width + column.clamp(max=width - 1)
+        tokens = x.flatten(0, 2).index_select(0, source)
+        mask = None
+        if self.window_padding != 'masked':
+            tokens = tokens * is_real[:, None]
+        if self.window_padding != 'zero':
+            is_key = is_real
+            if self.window_padding == 'meituan':
+                pads_rows, pads_columns = (torch.scalar_tensor(n % size, device=x.device) > 0 for n in (height, width))
+                is_key = is_real | (pads_rows ^ pads_columns)
+            mask = is_key.unflatten(0, (batch * rows * columns, area))[:, None, None]  # (B * windows, 1, 1, N)
+        qkv = self.qkv(tokens).unflatten(0, (batch * rows * columns, area))
+        out = self._attend(*self._split_heads(qkv), mask).flatten(0, 1)
+        # And back.
+        row, column = _divide(torch.arange(batch * height * width, device=x.device), width)
+        image, row = _divide(row, height)
+        (row, inside_h), (column, inside_w) = _divide(row, size), _divide(column, size)
+        window = (image * rows + row) * columns + column
+        out = out.index_select(0, window * area + inside_h * size + inside_w)
+        return self.proj_drop(self.proj(out).view(batch, height, width, channels))
+
+    def _split_heads(self, qkv: Tensor) -> Tensor:
+        """(windows, N, 3 * C) -> (3, windows, heads, N, d)."""
+        return qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(windows, heads, N, d) each -> (windows, N, C)."""
         dropout = self.attn_drop if self.training else 0.0
-        parts = zip(*(x.split(MAX_BATCH) for x in (q, k, v)), strict=True)
-        outs = [scaled_dot_product_attention(*part, dropout_p=dropout) for part in parts]
+        if torch.compiler.is_compiling() and q.device.type == 'cpu':  # where the number of windows may be a symbol
+            return scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
+        masks = itertools.repeat(None) if mask is None else mask.split(MAX_BATCH)
+        pieces = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), masks)
+        outs = [scaled_dot_product_attention(*piece, dropout) for piece in pieces]
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
-        out = out.transpose(1, 2).reshape(num_windows, num_tokens, channels // 3)
-        return merge_windows(out, side_h, side_w, height, width)
+        return out.transpose(1, 2).flatten(2)
 
     def _append_padding(self, k: Tensor, v: Tensor, num_padding: int) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``num_padding`` zero tokens: (windows, heads, N, d) -> (.., N + padding, d)."""
@@ -129,12 +200,12 @@ class GlobalSubsampledAttention(nn.Module):
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
         self.attn_drop = attn_drop
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.q = TokenLinear(dim, dim, bias=qkv_bias)
+        self.kv = TokenLinear(dim, 2 * dim, bias=qkv_bias)
         if sr_ratio > 1:
             self.sr = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
             self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = TokenLinear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,56 +217,156 @@ class GlobalSubsampledAttention(nn.Module):
         Returns:
             (B, H, W, C).
         """
-        batch, height, width, channels = x.shape
-        head_dim = channels // self.num_heads
         representatives = x
         if self.sr_ratio > 1:
             representatives = self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, H / sr, W / sr, C)
             representatives = self.norm(representatives)
-        q = self.q(x).view(batch, height * width, self.num_heads, head_dim).transpose(1, 2)
-        kv = self.kv(representatives).view(batch, -1, 2, self.num_heads, head_dim)
+        kv = self.kv(representatives).view(x.shape[0], -1, 2, self.num_heads, x.shape[3] // self.num_heads)
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, N / sr^2, d)
+        return in_bands(lambda band: self._attend(band, k, v), x, 2 * x.shape[3])
+
+    def _attend(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of every token in (B, H, W, C) to all keys (B, heads, M, d)."""
+        q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
         out = scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
 
-def split_border(x: Tensor, rest: int, dim: int) -> tuple[Tensor, ...]:
-    """Split off the last ``rest`` rows or columns, leaving out what is empty."""
-    sizes = [size for size in (x.shape[dim] - rest, rest) if size]
-    return x.split(sizes, dim) if len(sizes) > 1 else (x,)
+def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, num_channels: int, multiple: int = 1) -> Tensor:
+    """Apply a function to a feature map band by band, where nothing is kept for a gradient on a CPU.
 
-
-def partition_windows(x: Tensor, side_h: int, side_w: int) -> Tensor:
-    """Cut a feature map into windows.
+    What the function computes in between then stays in the cache, and in memory that needs no page faults.
 
     Args:
-        x: Feature map, (B, H, W, C); H and W are multiples of ``side_h`` and ``side_w``.
-        side_h: Height of a window, in tokens.
-        side_w: Width of a window, in tokens.
+        function: From (B, h, W, C) to (B, h, W, C), row by row of what it is given.
+        x: Feature map, (B, H, W, C).
+        num_channels: Channels of the widest tensor that the function computes in between.
+        multiple: Rows that belong together; a band has a multiple of them.
 
     Returns:
-        (B * H / side_h * W / side_w, side_h * side_w, C).
-
-    Source: Twins (arXiv:2104.13840), section 3.2.
+        (B, H, W, C).
     """
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // side_h, side_h, width // side_w, side_w, channels)
-    return x.transpose(2, 3).reshape(-1, side_h * side_w, channels)
+    batch, height, width, _ = x.shape
+    if torch.is_grad_enabled() or x.device.type != 'cpu' or torch.compiler.is_compiling():
+        return function(x)
+    rows = max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)) * multiple
+    if rows >= height:
+        return function(x)
+    out = torch.empty_like(x)
+    for band, target in zip(x.split(rows, dim=1), out.split(rows, dim=1), strict=True):
+        target.copy_(function(band))
+    return out
 
 
-def merge_windows(windows: Tensor, side_h: int, side_w: int, height: int, width: int) -> Tensor:
+class Region(NamedTuple):
+    """A rectangle of a feature map that consists of equal windows, in tokens."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    side_h: int
+    side_w: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.height * self.width
+
+    def windows_of(self, x: Tensor) -> Tensor:
+        """The windows in a feature map, as a view: (B, H, W, C) -> (B, rows, columns, side_h, side_w, C)."""
+        x = x.narrow(1, self.top, self.height).narrow(2, self.left, self.width)
+        return x.unflatten(2, (-1, self.side_w)).unflatten(1, (-1, self.side_h)).transpose(2, 3)
+
+
+def _divide(numbers: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder; ONNX has no remainder by a size that is a symbol."""
+    quotient = numbers // divisor
+    return quotient, numbers - quotient * divisor
+
+
+def window_regions(height: int, width: int, size: int) -> list[Region]:
+    """Cut a feature map into regions of equal windows: the whole windows, and those that its borders cut off.
+
+    Args:
+        height: H, in tokens.
+        width: W, in tokens.
+        size: Side of a whole window, in tokens.
+
+    Returns:
+        One to four regions: one where ``size`` divides both H and W, two where it divides one of them.
+    """
+    rest_h, rest_w = height % size, width % size
+    rows = [(0, height - rest_h, size), (height - rest_h, rest_h, rest_h)]
+    columns = [(0, width - rest_w, size), (width - rest_w, rest_w, rest_w)]
+    return [
+        Region(top, left, region_h, region_w, side_h, side_w)
+        for top, region_h, side_h in rows
+        for left, region_w, side_w in columns
+        if region_h and region_w
+    ]
+
+
+def partition_windows(x: Tensor, regions: Sequence[Region]) -> Tensor:
+    """Order the tokens of a feature map by window, in a single pass over memory.
+
+    Args:
+        x: Feature map, (B, H, W, C).
+        regions: Of its size, as :func:`window_regions` returns them.
+
+    Returns:
+        (B * H * W, C): region after region, window after window.
+    """
+    tokens = x.new_empty(x.shape[0] * x.shape[1] * x.shape[2], x.shape[3])
+    start = 0
+    for region in regions:
+        windows = region.windows_of(x)
+        length = x.shape[0] * region.num_tokens
+        tokens.narrow(0, start, length).view(windows.shape).copy_(windows)
+        start += length
+    return tokens
+
+
+def merge_windows(parts: Sequence[Tensor], regions: Sequence[Region], shape: Sequence[int]) -> Tensor:
     """Put windows back into a feature map, the inverse of :func:`partition_windows`.
 
     Args:
-        windows: (B * H / side_h * W / side_w, side_h * side_w, C).
-        side_h: Height of a window, in tokens.
-        side_w: Width of a window, in tokens.
-        height: H, in tokens.
-        width: W, in tokens.
+        parts: The tokens of each region, in any shape.
+        regions: As for :func:`partition_windows`.
+        shape: (B, H, W, C).
 
     Returns:
         Feature map, (B, H, W, C).
     """
-    channels = windows.shape[-1]
-    x = windows.view(-1, height // side_h, width // side_w, side_h, side_w, channels)
-    return x.transpose(2, 3).reshape(-1, height, width, channels)
+    x = parts[0].new_empty(shape)
+    for region, part in zip(regions, parts, strict=True):
+        windows = region.windows_of(x)
+        windows.copy_(part.view(windows.shape))
+    return x
+
+
+class _Partition(torch.autograd.Function):
+    """:func:`partition_windows` with :func:`merge_windows` for a gradient: written as plain operations, each would copy twice."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, regions: Sequence[Region]) -> Tensor:
+        ctx.shape, ctx.regions = x.shape, regions
+        return partition_windows(x, regions)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        parts = grad.split([ctx.shape[0] * region.num_tokens for region in ctx.regions])
+        return merge_windows(parts, ctx.regions, ctx.shape), None
+
+
+class _Merge(torch.autograd.Function):
+    """:func:`merge_windows` with :func:`partition_windows` for a gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, shape: torch.Size, regions: Sequence[Region], *parts: Tensor) -> Tensor:
+        ctx.part_shapes, ctx.regions = [part.shape for part in parts], regions
+        return merge_windows(parts, regions, shape)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        parts = partition_windows(grad, ctx.regions).split([shape[:2].numel() for shape in ctx.part_shapes])
+        return None, None, *(part.view(shape) for part, shape in zip(parts, ctx.part_shapes, strict=True))

@@ -13,6 +13,7 @@ from mmtwins.attention import (
     LocallyGroupedSelfAttention,
     merge_windows,
     partition_windows,
+    window_regions,
 )
 
 DIM, HEADS, WINDOW = 8, 2, 3
@@ -136,10 +137,14 @@ def test_more_windows_than_a_kernel_takes_are_attended_in_parts(monkeypatch) -> 
 
 
 def test_windows_hold_neighbours_and_merge_back() -> None:
-    x = torch.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
-    windows = partition_windows(x, 2, 3)
-    assert windows[:2, :, 0].tolist() == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
-    assert torch.equal(merge_windows(windows, 2, 3, 4, 6), x)
+    x = torch.arange(2 * 4 * 7).reshape(2, 4, 7, 1)
+    regions = window_regions(4, 7, 3)
+    assert [(r.side_h, r.side_w) for r in regions] == [(3, 3), (3, 1), (1, 3), (1, 1)]
+    tokens = partition_windows(x, regions)
+    assert tokens[:18, 0].tolist() == [0, 1, 2, 7, 8, 9, 14, 15, 16, 3, 4, 5, 10, 11, 12, 17, 18, 19]
+    assert tokens[-2:, 0].tolist() == [27, 55]  # the corner of each image
+    parts = tokens.split([2 * region.num_tokens for region in regions])
+    assert torch.equal(merge_windows(parts, regions, x.shape), x)
 
 
 def test_attention_dropout_acts_in_training_only() -> None:

@@ -1,0 +1,161 @@
+"""What makes the backbone fast, counted rather than timed: copies, kernels, saved bytes; and the paths of each way to run."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+from torch.testing import assert_close
+
+from mmtwins import TwinsSVTBackbone, attention
+from mmtwins.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention, TokenLinear, in_bands
+
+ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
+ON_TWO_THREADS = pytest.mark.skipif(
+    torch.get_num_threads() < 2 or not torch.backends.mkldnn.is_available(), reason='needs oneDNN and two threads'
+)
+
+
+def record(function: Callable[[], object]) -> list[FunctionEvent]:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        function()
+    return list(profiler.events())
+
+
+def count_calls(function: Callable[[], object]) -> Counter:
+    """How often each operator ran."""
+    return Counter(event.name for event in record(function))
+
+
+def count_copies(function: Callable[[], object]) -> int:
+    """How often activations were copied; convolutions and products may order weights and spread biases inside."""
+
+    def is_inside(event: FunctionEvent, names: tuple[str, ...]) -> bool:
+        return event.cpu_parent is not None and (event.cpu_parent.name in names or is_inside(event.cpu_parent, names))
+
+    names = ('aten::_convolution', 'aten::addmm')
+    return sum(event.name in ('aten::copy_', 'aten::cat') and not is_inside(event, names) for event in record(function))
+
+
+def saved_bytes(function: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for the backward pass, parameters excluded, each storage once."""
+    storages = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor._base is not None and tensor._base.is_leaf):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function()
+    del result
+    return sum(storages.values())
+
+
+def make_model(**kwargs) -> TwinsSVTBackbone:
+    torch.manual_seed(0)
+    return TwinsSVTBackbone(arch=ARCH, **kwargs)
+
+
+@ON_TWO_THREADS
+@pytest.mark.parametrize('size', [(14, 21), (16, 21), (16, 23)], ids=['whole', 'one border', 'two borders'])
+def test_local_attention_copies_each_token_once_per_order(size: tuple[int, int]) -> None:
+    attn = LocallyGroupedSelfAttention(64, 2, 7).eval()
+    x = torch.randn(2, *size, 64)
+    regions = {(14, 21): 1, (16, 21): 2, (16, 23): 4}[size]
+    with torch.no_grad():
+        attn(x)
+        assert count_copies(lambda: attn(x)) == 2 * regions  # into windows and back
+
+
+@ON_TWO_THREADS
+@pytest.mark.parametrize('sr_ratio', [1, 2])
+def test_global_attention_copies_nothing(sr_ratio: int) -> None:
+    attn = GlobalSubsampledAttention(64, 2, sr_ratio).eval()
+    x = torch.randn(2, 40, 40, 64)
+    with torch.no_grad():
+        attn(x)
+        assert count_copies(lambda: attn(x)) == 0
+
+
+@ON_TWO_THREADS
+def test_the_backbone_copies_images_windows_and_returned_maps_only() -> None:
+    model = make_model().eval()
+    x = torch.randn(1, 3, 224, 448)
+    with torch.no_grad():
+        model(x)
+        copies = count_copies(lambda: model(x))
+    windows = 4 * 2  # 7 divides 56 x 112, 28 x 56, 14 x 28 and 7 x 14 tokens: into windows and back in each stage
+    assert copies == 1 + windows + 4
+
+
+@ON_TWO_THREADS
+def test_projections_run_as_convolutions_on_a_cpu_in_float32() -> None:
+    torch.manual_seed(0)
+    linear, x = TokenLinear(64, 96), torch.randn(2, 20, 30, 64, requires_grad=True)
+    assert count_calls(lambda: linear(x))['aten::mkldnn_convolution'] == 1
+    assert count_calls(lambda: linear(x[:, :2]))['aten::mkldnn_convolution'] == 0  # too small for it
+    assert count_calls(lambda: linear.bfloat16()(x.bfloat16()))['aten::mkldnn_convolution'] == 0
+    linear.float()
+    plain = torch.nn.functional.linear(x, linear.weight, linear.bias)
+    assert_close(linear(x), plain)
+    inputs, weight = [x, linear.weight, linear.bias], torch.randn(2, 20, 30, 96)
+    actual, expected = (torch.autograd.grad(out, inputs, weight) for out in (linear(x), plain))
+    assert_close(actual, expected, rtol=1e-4, atol=2e-4)  # sums over 1200 tokens
+    without_bias = TokenLinear(64, 96, bias=False)
+    assert_close(without_bias(x), x @ without_bias.weight.T)
+    permuted = x.transpose(1, 2)
+    assert_close(linear(permuted), plain.transpose(1, 2))
+
+
+def test_bands_equal_the_whole_map(monkeypatch) -> None:
+    for kwargs in [dict(), dict(window_padding='zero'), dict(window_padding='meituan'), dict(with_cp=True)]:
+        model = make_model(**kwargs).eval()
+        for size in [(224, 224), (260, 300), (224, 300)]:
+            x = torch.randn(2, 3, *size)
+            with torch.no_grad():
+                monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2**40)
+                whole = model(x)
+                monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+                assert_close(model(x), whole)
+
+
+def test_bands_are_multiples_of_the_window_and_only_without_gradients(monkeypatch) -> None:
+    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+    heights, x = [], torch.randn(2, 16, 5, 4)
+
+    def double(band: torch.Tensor) -> torch.Tensor:
+        heights.append(band.shape[1])
+        return 2 * band
+
+    with torch.no_grad():
+        assert torch.equal(in_bands(double, x, 12, multiple=7), 2 * x)
+    assert heights == [7, 7, 2]
+    heights.clear()
+    assert torch.equal(in_bands(double, x, 12, multiple=7), 2 * x)
+    assert heights == [16]
+
+
+def test_inference_leaves_its_input_as_it_was() -> None:
+    model = make_model().eval()
+    x = torch.randn(1, 3, 64, 96)
+    tokens = torch.randn(1, 16, 24, 32)
+    before = x.clone(), tokens.clone()
+    with torch.no_grad():
+        model(x)
+        model.blocks[0][0](tokens)
+        model.pos_block[0](tokens)
+    assert torch.equal(x, before[0])
+    assert torch.equal(tokens, before[1])
+
+
+def test_training_keeps_the_activations_that_it_needs_and_checkpointing_block_inputs_only() -> None:
+    x = torch.randn(1, 3, 224, 224)
+    kept = saved_bytes(lambda: make_model(drop_path_rate=0.0).train()(x))
+    checkpointed = saved_bytes(lambda: make_model(drop_path_rate=0.0, with_cp=True).train()(x))
+    tokens = sum(4 * (56 // 2**i) ** 2 * dim for i, dim in enumerate(ARCH['embed_dims']))  # bytes of a map per stage
+    # Two blocks of: input, windows, q, k and v, two orders of the attention's output, its sum, its norm, 4 + 4 of the MLP.
+    assert kept < 2 * 18 * tokens
+    assert checkpointed < 2 * 3.1 * tokens  # per stage: a block's input, and what lies between the blocks
