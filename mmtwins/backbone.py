@@ -72,8 +72,10 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, in_channels) -> (B, H / patch, W / patch, dim)."""
         if self.patch_padding == 'corner':
-            _, height, width, _ = x.shape
-            x = F.pad(x, (0, 0, 0, -width % self.patch_size, 0, -height % self.patch_size))
+            (_, height, width, _), side = x.shape, self.patch_size
+            x = F.pad(
+                x, (0, 0, 0, (width + side - 1) // side * side - width, 0, (height + side - 1) // side * side - height)
+            )
         return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
