@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .backbone import TwinsBackbone
-from .checkpoint import fit_model
+from .fitting import fit_model
 from .loading import read_checkpoint
 
 OPSET = 18  # the least that PyTorch's exporter writes
@@ -90,9 +90,10 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
     if not backbone_only and not hasattr(model, 'decode_head'):
         raise ValueError(f'{cfg.filename} is no segmentor: export its backbone alone with --backbone')
     if checkpoint is not None:
-        weights, lines = fit_model(read_checkpoint(checkpoint), model.state_dict())
-        if lines and not backbone_only:
-            raise ValueError(f'{checkpoint} is not of the whole model: {"; ".join(lines)}')
+        weights, _, warnings = fit_model(read_checkpoint(checkpoint), model.state_dict())
+        warnings = [line for line in warnings if not line.startswith('auxiliary_head')]
+        if warnings and not backbone_only:
+            raise ValueError(f'{checkpoint} is not of the whole model: {"; ".join(warnings)}')
         model.load_state_dict(weights, strict=False)
     return model.backbone.eval() if backbone_only else ExportableSegmentor(model)
 
