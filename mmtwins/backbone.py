@@ -109,7 +109,9 @@ class Mlp(nn.Module):
         return in_bands(self._forward, x, self.fc1.out_features)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        if self.drop.p and self.training:
+            return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return self.fc2.after_gelu(self.fc1(x))
 
 
 class TwinsBlock(nn.Module):
