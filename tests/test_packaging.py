@@ -109,7 +109,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    required = {extra: set() for extra in ('', 'seg', 'det', 'hub', 'app', 'all')}
+    required = {extra: set() for extra in ('', 'seg', 'det', 'hub', 'app', 'export', 'all')}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
         required[extra.split('==')[1].strip(' "\'') if extra else ''].add(requirement.replace(' ', ''))
@@ -126,6 +126,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('det', 'mmcv', 'det')
     same('hub', 'hub')
     same('app', 'app')
+    same('export', 'export')
     same('all', 'mmcv', 'seg', 'det', 'hub')
     assert 'mmsegmentation==1.2.2' in required['seg']
     text = (ROOT / 'mmtwins' / '__init__.py').read_text()
