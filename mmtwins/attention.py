@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.grad import conv2d_weight
+from torch.utils.checkpoint import checkpoint
 
 MAX_BATCH = 65535  # of CUDA's fused attention kernels, which put the batch on a limited axis of their grid
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32, the least time of 1 to 8 MiB
@@ -272,7 +273,9 @@ class GlobalSubsampledAttention(nn.Module):
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
 
-def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, num_channels: int, multiple: int = 1) -> Tensor:
+def in_bands(
+    function: Callable[[Tensor], Tensor], x: Tensor, num_channels: int, multiple: int = 1, recompute: bool = False
+) -> Tensor:
     """Apply a function to a feature map band by band, where nothing is kept for a gradient on a CPU.
 
     What the function computes in between then stays in the cache, and in memory that needs no page faults.
@@ -282,16 +285,19 @@ def in_bands(function: Callable[[Tensor], Tensor], x: Tensor, num_channels: int,
         x: Feature map, (B, H, W, C).
         num_channels: Channels of the widest tensor that the function computes in between.
         multiple: Rows that belong together; a band has a multiple of them.
+        recompute: Keep nothing for a gradient, but compute each band again.
 
     Returns:
         (B, H, W, C).
     """
     batch, height, width, _ = x.shape
-    if torch.is_grad_enabled() or x.device.type != 'cpu' or torch.compiler.is_compiling():
+    if (torch.is_grad_enabled() and not recompute) or x.device.type != 'cpu' or torch.compiler.is_compiling():
         return function(x)
     rows = max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)) * multiple
     if rows >= height:
         return function(x)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(function, band, use_reentrant=False) for band in x.split(rows, dim=1)], dim=1)
     out = torch.empty_like(x)
     for band, target in zip(x.split(rows, dim=1), out.split(rows, dim=1), strict=True):
         target.copy_(function(band))

@@ -104,9 +104,9 @@ class Mlp(nn.Module):
         self.fc2 = TokenLinear(hidden_dim, dim)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        return in_bands(self._forward, x, self.fc1.out_features)
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps x alone for the gradient."""
+        return in_bands(self._forward, x, self.fc1.out_features, recompute=recompute)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.drop.p and self.training:
@@ -133,10 +133,10 @@ class TwinsBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps less of the MLP for the gradient."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x), recompute))
 
 
 class TwinsBackbone(BaseModule):
@@ -235,7 +235,8 @@ class TwinsBackbone(BaseModule):
         for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
             x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
             for j, block in enumerate(blocks):
-                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+                recompute = self.with_cp and x.requires_grad
+                x = checkpoint(block, x, recompute, use_reentrant=False) if recompute else block(x)
                 if j == 0:
                     x = pos_block(x)
             x = norm(x)

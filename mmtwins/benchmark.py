@@ -269,7 +269,9 @@ def measure_memory(task: Task, implementation: str) -> int | None:
     spec = json.dumps(dict(task=asdict(task), implementation=implementation, threads=torch.get_num_threads()))
     command = [sys.executable, '-c', 'from mmtwins.benchmark import print_memory; print_memory()', spec]
     paths = os.pathsep.join(path for path in sys.path if path)
-    result = subprocess.run(command, env={**os.environ, 'PYTHONPATH': paths}, capture_output=True, text=True)
+    # glibc gives blocks from 1 MiB on back at once then, so that what counts is what is in use and not how the heap is cut.
+    env = {**os.environ, 'PYTHONPATH': paths, 'MALLOC_MMAP_THRESHOLD_': str(2**20)}
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
     if result.returncode == 0:
         return int(result.stdout.split()[-1])
     if result.returncode < 0 or re.search(r"can't allocate memory|out of memory|MemoryError", result.stderr):
@@ -469,6 +471,20 @@ def to_markdown(
         lines += [f'**{task}**, peak memory above model and input', '']
         lines += _markdown_table(titles, memory_rows(peaks))
     return '\n'.join(lines)
+
+
+def update_section(path: str | Path, section: str, text: str) -> None:
+    """Replace what stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
+
+    Raises:
+        ValueError: The file has no such section.
+    """
+    begin, end = f'<!-- {section}: begin -->', f'<!-- {section}: end -->'
+    content = Path(path).read_text()
+    if content.count(begin) != 1 or end not in content.split(begin)[1]:
+        raise ValueError(f'{path} has no section between {begin} and {end}: add these lines')
+    before, rest = content.split(begin)
+    Path(path).write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}')
 
 
 def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -89,6 +89,20 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b'\x89PNG')
 
 
+def test_tables_are_written_between_the_markers_of_a_section(tmp_path: Path) -> None:
+    path = tmp_path / 'page.md'
+    path.write_text(
+        'a\n<!-- time: begin -->\nold\n<!-- time: end -->\nb\n<!-- memory: begin -->\n<!-- memory: end -->\n'
+    )
+    benchmark.update_section(path, 'time', 'new')
+    benchmark.update_section(path, 'memory', 'more')
+    assert path.read_text() == (
+        'a\n<!-- time: begin -->\nnew\n<!-- time: end -->\nb\n<!-- memory: begin -->\nmore\n<!-- memory: end -->\n'
+    )
+    with pytest.raises(ValueError, match='has no section between <!-- other: begin -->'):
+        benchmark.update_section(path, 'other', '')
+
+
 def test_what_does_not_fit_is_said() -> None:
     rows = benchmark.memory_rows({'mmtwins': 10**6, 'mmseg': None, 'timm': 4 * 10**6})
     assert rows == [['mmtwins', '1', '', '0.25'], ['mmseg', 'does not fit', '', ''], ['timm', '4', '', '1.00']]

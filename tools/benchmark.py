@@ -49,6 +49,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (%(default)s)')
+    parser.add_argument(
+        '--update', nargs=2, metavar=('MARKDOWN', 'SECTION'), help='write the tables between its markers there'
+    )
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error(f'--rounds {args.rounds}: a spread needs at least 2')
@@ -120,7 +123,10 @@ def main() -> None:
         command = 'python tools/benchmark.py ' + shlex.join(sys.argv[1:])
         report = dict(command=command, machine=machine, **benchmark.to_json(timings, memory))
         (out / 'results.json').write_text(json.dumps(report, indent=2) + '\n')
-        (out / 'tables.md').write_text(benchmark.to_markdown(command, machine, timings, memory))
+        tables = benchmark.to_markdown(command, machine, timings, memory)
+        (out / 'tables.md').write_text(tables)
+        if args.update:
+            benchmark.update_section(*args.update, tables)
         draw(args, timings, memory, out)
     console.print(f'written to {out}')
 
