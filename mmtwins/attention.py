@@ -21,8 +21,8 @@ class TokenLinear(nn.Linear):
     """``nn.Linear`` on (..., C) tokens, computed on CPUs in float32 as a 1 x 1 convolution.
 
     A matrix product and a 1 x 1 convolution are the same sum, but PyTorch hands the first to its BLAS (MKL in the
-    published wheels, which keeps to AVX2 on AMD processors) and the second to oneDNN, which has AVX-512 kernels for
-    every vendor.
+    published wheels, which has only a general code path for AMD processors) and the second to oneDNN, which has AVX-512
+    kernels for every vendor.
     """
 
     def forward(self, x: Tensor) -> Tensor:
