@@ -195,10 +195,10 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
         ValueError: It is no checkpoint, would run code when loaded, or does not fit.
     """
     model = cfg.model.get('module', cfg.model)  # inside a test-time augmentation wrapper
-    path = cfg.get('load_from')
-    if cfg.get('resume') and not path:
-        path = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    wanted = [(model, path, '')] if path else []
+    start = cfg.get('load_from')
+    if cfg.get('resume') and not start:
+        start = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    wanted = [(model, start, '')] if start else []
     for part in (model, model.get('backbone') or {}):
         init_cfg = part.get('init_cfg') or []
         wanted += [
@@ -225,7 +225,7 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
             fit = fit_model(weights, expected)
             if not for_training:
                 _check_heads(fit, expected)
-            elif cfg.get('resume') and 'iter' not in checkpoint.get('meta', {}):
+            elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
                 raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
 
 

@@ -188,6 +188,8 @@ def test_weights_without_a_training_are_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'a\.pth: it holds weights only.*name it in load_from'):
         check_checkpoints(cfg)
     torch.save({'state_dict': weights, 'meta': {'iter': 3}}, tmp_path / 'a.pth')
+    torch.save(weights, tmp_path / 'initial.pth')
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'initial.pth'))  # need not be resumable
     check_checkpoints(cfg)
 
 
