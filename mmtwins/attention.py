@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 MAX_BATCH = 65535  # of CUDA's fused attention kernels, which put the batch on a limited axis of their grid
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32, the least time of 1 to 8 MiB
+CHUNK_ELEMENTS = 2**19  # of the attention weights that a thread has at hand: 2 MiB in float32, the least time of 1 to 4
 WINDOW_PADDINGS = ('masked', 'zero', 'meituan')
 
 
@@ -30,10 +31,12 @@ class TokenLinear(nn.Linear):
         return token_linear(x, self.weight, self.bias)
 
     def after_gelu(self, x: Tensor) -> Tensor:
-        """Of GELU(x), which is computed again for the gradient instead of kept."""
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        """Of GELU(x), which is computed again for the gradient instead of kept; without a gradient x is overwritten."""
+        if torch.compiler.is_compiling():
+            return self(F.gelu(x))
+        if torch.is_grad_enabled():
             return _GeluLinear.apply(x, self.weight, self.bias)
-        return self(F.gelu(x))
+        return self(torch.ops.aten.gelu_(x))
 
 
 def token_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -141,7 +144,12 @@ class LocallyGroupedSelfAttention(nn.Module):
         padding_attends = self.window_padding == 'zero' or (
             self.window_padding == 'meituan' and (rest_h > 0) != (rest_w > 0)
         )
-        return in_bands(lambda band: self._forward(band, padding_attends), x, 3 * x.shape[3], self.window_size)
+        return in_bands(
+            lambda band: self._forward(band, padding_attends),
+            x,
+            num_channels=3 * x.shape[3],
+            multiple=self.window_size,
+        )
 
     def _forward(self, x: Tensor, padding_attends: bool) -> Tensor:
         regions = window_regions(*x.shape[1:3], self.window_size)
@@ -264,25 +272,59 @@ class GlobalSubsampledAttention(nn.Module):
             representatives = self.norm(representatives)
         kv = self.kv(representatives).view(x.shape[0], -1, 2, self.num_heads, x.shape[3] // self.num_heads)
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, N / sr^2, d)
-        return in_bands(lambda band: self._attend(band, k, v), x, 2 * x.shape[3])
+        return in_bands(lambda band: self._attend(band, k, v), x, num_channels=2 * x.shape[3])
 
     def _attend(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of every token in (B, H, W, C) to all keys (B, heads, M, d)."""
         q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
-        out = scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        dropout = self.attn_drop if self.training else 0.0
+        if not torch.is_grad_enabled() and not dropout and _runs_on_onednn(q, k):
+            out = attend_in_chunks(q, k, v)
+        else:
+            out = scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
 
+def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``scaled_dot_product_attention`` without a gradient, by oneDNN's matrix products on weights that stay in the cache.
+
+    The fused kernel multiplies through PyTorch's BLAS, see :class:`TokenLinear`. It stays the faster one where the
+    weights of a head fill no chunk.
+
+    Args:
+        q: Queries, (B, heads, N, d), float32 on a CPU.
+        k: Keys, (B, heads, M, d).
+        v: Values, (B, heads, M, d).
+
+    Returns:
+        (B, heads, N, d), in memory (B, N, heads, d).
+    """
+    batch, heads, num_queries, head_dim = q.shape
+    rows = max(1, torch.get_num_threads() * CHUNK_ELEMENTS // k.shape[2])
+    if rows >= num_queries:
+        return scaled_dot_product_attention(q, k, v)
+    keys, values = k * head_dim**-0.5, v.transpose(2, 3).contiguous()
+    out = q.new_empty(batch, num_queries, heads, head_dim).transpose(1, 2)
+    for image in range(batch):
+        for start in range(0, num_queries, rows):
+            for head in range(heads):
+                chunk = (image, head, slice(start, start + rows))
+                weights = token_linear(q[chunk].contiguous(), keys[image, head])
+                torch.softmax(weights, dim=1, out=weights)
+                out[chunk] = token_linear(weights, values[image, head])
+    return out
+
+
 def in_bands(
-    function: Callable[[Tensor], Tensor], x: Tensor, num_channels: int, multiple: int = 1, recompute: bool = False
+    function: Callable[..., Tensor], *maps: Tensor, num_channels: int, multiple: int = 1, recompute: bool = False
 ) -> Tensor:
-    """Apply a function to a feature map band by band, where nothing is kept for a gradient on a CPU.
+    """Apply a function to feature maps band by band, where nothing is kept for a gradient on a CPU.
 
     What the function computes in between then stays in the cache, and in memory that needs no page faults.
 
     Args:
-        function: From (B, h, W, C) to (B, h, W, C), row by row of what it is given.
-        x: Feature map, (B, H, W, C).
+        function: From (B, h, W, C) each to (B, h, W, C), row by row of what it is given.
+        maps: Feature maps, (B, H, W, C).
         num_channels: Channels of the widest tensor that the function computes in between.
         multiple: Rows that belong together; a band has a multiple of them.
         recompute: Keep nothing for a gradient, but compute each band again.
@@ -290,17 +332,18 @@ def in_bands(
     Returns:
         (B, H, W, C).
     """
-    batch, height, width, _ = x.shape
-    if (torch.is_grad_enabled() and not recompute) or x.device.type != 'cpu' or torch.compiler.is_compiling():
-        return function(x)
+    (batch, height, width, _), device = maps[0].shape, maps[0].device
+    if (torch.is_grad_enabled() and not recompute) or device.type != 'cpu' or torch.compiler.is_compiling():
+        return function(*maps)
     rows = max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)) * multiple
     if rows >= height:
-        return function(x)
+        return function(*maps)
+    bands = zip(*(x.split(rows, dim=1) for x in maps), strict=True)
     if torch.is_grad_enabled():
-        return torch.cat([checkpoint(function, band, use_reentrant=False) for band in x.split(rows, dim=1)], dim=1)
-    out = torch.empty_like(x)
-    for band, target in zip(x.split(rows, dim=1), out.split(rows, dim=1), strict=True):
-        target.copy_(function(band))
+        return torch.cat([checkpoint(function, *band, use_reentrant=False) for band in bands], dim=1)
+    out = torch.empty_like(maps[0])
+    for band, target in zip(bands, out.split(rows, dim=1), strict=True):
+        target.copy_(function(*band))
     return out
 
 

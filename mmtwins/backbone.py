@@ -106,7 +106,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps x alone for the gradient."""
-        return in_bands(self._forward, x, self.fc1.out_features, recompute=recompute)
+        return in_bands(self._forward, x, num_channels=self.fc1.out_features, recompute=recompute)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.drop.p and self.training:
@@ -135,7 +135,13 @@ class TwinsBlock(nn.Module):
 
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps less of the MLP for the gradient."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        attended = self.attn(self.norm1(x))
+        if self.training or recompute:  # DropPath draws once for a sample, not for each band
+            return self._add(x, attended, recompute)
+        return in_bands(self._add, x, attended, num_channels=self.mlp.fc1.out_features)
+
+    def _add(self, x: Tensor, attended: Tensor, recompute: bool = False) -> Tensor:
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x), recompute))
 
 

@@ -10,7 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from mmtwins import TwinsSVTBackbone, attention
-from mmtwins.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention, TokenLinear, in_bands
+from mmtwins.attention import (
+    GlobalSubsampledAttention,
+    LocallyGroupedSelfAttention,
+    TokenLinear,
+    attend_in_chunks,
+    in_bands,
+)
 
 ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
 ON_TWO_THREADS = pytest.mark.skipif(
@@ -74,7 +80,7 @@ def test_local_attention_copies_each_token_once_per_order(size: tuple[int, int])
 @pytest.mark.parametrize('sr_ratio', [1, 2])
 def test_global_attention_copies_nothing(sr_ratio: int) -> None:
     attn = GlobalSubsampledAttention(64, 2, sr_ratio).eval()
-    x = torch.randn(2, 40, 40, 64)
+    x = torch.randn(2, 20, 20, 64)  # too few for attention in chunks
     with torch.no_grad():
         attn(x)
         assert count_copies(lambda: attn(x)) == 0
@@ -110,15 +116,17 @@ def test_projections_run_as_convolutions_on_a_cpu_in_float32() -> None:
     assert_close(linear(permuted), plain.transpose(1, 2))
 
 
-def test_bands_equal_the_whole_map(monkeypatch) -> None:
+def test_bands_and_chunks_equal_the_whole_map(monkeypatch) -> None:
     for kwargs in [dict(), dict(window_padding='zero'), dict(window_padding='meituan'), dict(with_cp=True)]:
         model = make_model(**kwargs).eval()
         for size in [(224, 224), (260, 300), (224, 300)]:
             x = torch.randn(2, 3, *size)
             with torch.no_grad():
                 monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2**40)
+                monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**40)
                 whole = model(x)
                 monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+                monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**10)
                 assert_close(model(x), whole)
 
 
@@ -131,11 +139,66 @@ def test_bands_are_multiples_of_the_window_and_only_without_gradients(monkeypatc
         return 2 * band
 
     with torch.no_grad():
-        assert torch.equal(in_bands(double, x, 12, multiple=7), 2 * x)
+        assert torch.equal(in_bands(double, x, num_channels=12, multiple=7), 2 * x)
     assert heights == [7, 7, 2]
     heights.clear()
-    assert torch.equal(in_bands(double, x, 12, multiple=7), 2 * x)
+    assert torch.equal(in_bands(double, x, num_channels=12, multiple=7), 2 * x)
     assert heights == [16]
+
+
+def test_bands_of_several_maps_are_the_same_rows(monkeypatch) -> None:
+    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2 * 5 * 4 * 3)  # three rows
+    x, y = torch.randn(2, 2, 16, 5, 4)
+    with torch.no_grad():
+        assert torch.equal(in_bands(torch.sub, x, y, num_channels=4), x - y)
+
+
+def test_stochastic_depth_without_a_gradient_draws_once_for_a_sample_and_not_for_each_band(monkeypatch) -> None:
+    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+    model, x, outs = make_model(drop_path_rate=0.5).train(), torch.randn(4, 3, 96, 96), []
+    for with_grad in (True, False):
+        torch.manual_seed(1)
+        with torch.set_grad_enabled(with_grad):
+            outs.append(model(x))
+    assert_close(*outs)
+
+
+@ON_TWO_THREADS
+@pytest.mark.parametrize('chunk_elements', [1, 37 * 50, 100 * 37])
+@torch.no_grad()
+def test_attention_in_chunks_equals_fused_attention(chunk_elements: int, monkeypatch) -> None:
+    monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', chunk_elements)
+    torch.manual_seed(0)
+    q = torch.randn(2, 501, 3, 64).transpose(1, 2)
+    k, v = torch.randn(2, 37, 2, 3, 64).permute(2, 0, 3, 1, 4)
+    before = q.clone(), k.clone(), v.clone()
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    out = attend_in_chunks(q, k, v)
+    assert_close(out, fused, rtol=1e-5, atol=2e-6)
+    assert out.transpose(1, 2).is_contiguous()  # so that the projection needs no copy
+    assert all(torch.equal(*pair) for pair in zip((q, k, v), before, strict=True))
+
+
+@ON_TWO_THREADS
+def test_attention_runs_in_chunks_only_without_a_gradient_and_without_dropout_in_float32(monkeypatch) -> None:
+    fused = 'aten::_scaled_dot_product_flash_attention_for_cpu'
+    attn, x = GlobalSubsampledAttention(64, 2, 2, attn_drop=0.1), torch.randn(1, 40, 40, 64)
+
+    def calls_of_fused() -> int:
+        return count_calls(lambda: attn(x))[fused]
+
+    attn.eval()
+    assert calls_of_fused() == 1
+    with torch.no_grad():
+        assert calls_of_fused() == 1  # too few weights to fill a chunk
+        monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**14)
+        assert calls_of_fused() == 0
+        with torch.autocast('cpu', torch.bfloat16):
+            assert calls_of_fused() == 1
+        attn.train()
+        assert count_calls(lambda: attn(x))['aten::dropout'] > 0
+    attn.eval()
+    assert calls_of_fused() == 1
 
 
 def test_gradients_are_the_same_where_mlps_are_computed_again_in_bands(monkeypatch) -> None:
