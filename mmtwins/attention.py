@@ -1,6 +1,7 @@
 """The two attention modules of Twins-SVT, on contiguous (B, H, W, C) tokens."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 MAX_BATCH = 65535  # of CUDA's fused attention kernels, which put the batch on a limited axis of their grid
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32, the least time of 1 to 8 MiB
-CHUNK_ELEMENTS = 2**19  # of the attention weights that a thread has at hand: 2 MiB in float32, the least time of 1 to 4
+CHUNK_ELEMENTS = 2**19  # at least, of the attention weights that a thread has at hand: 2 MiB in float32
+MAX_CHUNK_ELEMENTS = 2**22  # of all threads: 16 MiB in float32
+CHUNK_ROWS = 512  # at least, of these weights; oneDNN shares out fewer rows badly
 WINDOW_PADDINGS = ('masked', 'zero', 'meituan')
 
 
@@ -288,8 +291,8 @@ class GlobalSubsampledAttention(nn.Module):
 def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``scaled_dot_product_attention`` without a gradient, by oneDNN's matrix products on weights that stay in the cache.
 
-    The fused kernel multiplies through PyTorch's BLAS, see :class:`TokenLinear`. It stays the faster one where the
-    weights of a head fill no chunk.
+    The fused kernel multiplies through PyTorch's BLAS, see :class:`TokenLinear`. It stays in use where queries are too
+    few for a chunk, and where the weights of a chunk do not fit into the cache, as with many threads.
 
     Args:
         q: Queries, (B, heads, N, d), float32 on a CPU.
@@ -300,18 +303,16 @@ def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (B, heads, N, d), in memory (B, N, heads, d).
     """
     batch, heads, num_queries, head_dim = q.shape
-    rows = max(1, torch.get_num_threads() * CHUNK_ELEMENTS // k.shape[2])
-    if rows >= num_queries:
+    rows = torch.get_num_threads() * max(CHUNK_ROWS, CHUNK_ELEMENTS // k.shape[2])
+    if num_queries < rows or rows * k.shape[2] > MAX_CHUNK_ELEMENTS:
         return scaled_dot_product_attention(q, k, v)
     keys, values = k * head_dim**-0.5, v.transpose(2, 3).contiguous()
     out = q.new_empty(batch, num_queries, heads, head_dim).transpose(1, 2)
-    for image in range(batch):
-        for start in range(0, num_queries, rows):
-            for head in range(heads):
-                chunk = (image, head, slice(start, start + rows))
-                weights = token_linear(q[chunk].contiguous(), keys[image, head])
-                torch.softmax(weights, dim=1, out=weights)
-                out[chunk] = token_linear(weights, values[image, head])
+    chunks = zip(*(x.tensor_split(num_queries // rows, dim=2) for x in (q, out)))
+    for (queries, target), image, head in itertools.product(chunks, range(batch), range(heads)):
+        weights = token_linear(queries[image, head].contiguous(), keys[image, head])
+        torch.softmax(weights, dim=1, out=weights)
+        target[image, head] = token_linear(weights, values[image, head])
     return out
 
 
@@ -335,9 +336,11 @@ def in_bands(
     (batch, height, width, _), device = maps[0].shape, maps[0].device
     if (torch.is_grad_enabled() and not recompute) or device.type != 'cpu' or torch.compiler.is_compiling():
         return function(*maps)
-    rows = max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)) * multiple
-    if rows >= height:
+    units = math.ceil(height / multiple)
+    num_bands = math.ceil(units / max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)))
+    if num_bands == 1:
         return function(*maps)
+    rows = math.ceil(units / num_bands) * multiple  # about equal: products of few tokens are slow
     bands = zip(*(x.split(rows, dim=1) for x in maps), strict=True)
     if torch.is_grad_enabled():
         return torch.cat([checkpoint(function, *band, use_reentrant=False) for band in bands], dim=1)

@@ -123,10 +123,11 @@ def test_bands_and_chunks_equal_the_whole_map(monkeypatch) -> None:
             x = torch.randn(2, 3, *size)
             with torch.no_grad():
                 monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2**40)
-                monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**40)
+                monkeypatch.setattr(attention, 'CHUNK_ROWS', 2**40)
                 whole = model(x)
                 monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
-                monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**10)
+                monkeypatch.setattr(attention, 'CHUNK_ROWS', 4)
+                monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 1)
                 assert_close(model(x), whole)
 
 
@@ -164,10 +165,11 @@ def test_stochastic_depth_without_a_gradient_draws_once_for_a_sample_and_not_for
 
 
 @ON_TWO_THREADS
-@pytest.mark.parametrize('chunk_elements', [1, 37 * 50, 100 * 37])
+@pytest.mark.parametrize('rows', [1, 50, 200, 300])
 @torch.no_grad()
-def test_attention_in_chunks_equals_fused_attention(chunk_elements: int, monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', chunk_elements)
+def test_attention_in_chunks_equals_fused_attention(rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 1)
+    monkeypatch.setattr(attention, 'CHUNK_ROWS', rows)
     torch.manual_seed(0)
     q = torch.randn(2, 501, 3, 64).transpose(1, 2)
     k, v = torch.randn(2, 37, 2, 3, 64).permute(2, 0, 3, 1, 4)
@@ -192,7 +194,13 @@ def test_attention_runs_in_chunks_only_without_a_gradient_and_without_dropout_in
     with torch.no_grad():
         assert calls_of_fused() == 1  # too few weights to fill a chunk
         monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**14)
+        monkeypatch.setattr(attention, 'CHUNK_ROWS', 16)
         assert calls_of_fused() == 0
+        monkeypatch.setattr(attention, 'MAX_CHUNK_ELEMENTS', 2**14)
+        assert calls_of_fused() == 1  # too many for the cache
+        monkeypatch.undo()
+        monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**14)
+        monkeypatch.setattr(attention, 'CHUNK_ROWS', 16)
         with torch.autocast('cpu', torch.bfloat16):
             assert calls_of_fused() == 1
         attn.train()
