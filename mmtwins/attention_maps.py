@@ -16,7 +16,7 @@ from .backbone import TwinsBackbone
 from .fitting import fit_model
 from .inference import build_inferencer, check_device, prepare_config
 from .launch import load_config
-from .loading import read_checkpoint
+from .loading import naming_checkpoint, read_checkpoint
 
 
 class AttentionMap(NamedTuple):
@@ -295,10 +295,8 @@ def load_inferencer(
     weights = read_checkpoint(str(checkpoint))
     inferencer = build_inferencer(cfg, check_device(device))
     find_backbone(inferencer.model)
-    try:
+    with naming_checkpoint(checkpoint):
         fitted = fit_model(weights, inferencer.model.state_dict()).weights
-    except ValueError as error:
-        raise ValueError(f'checkpoint {checkpoint}: {error}') from None
     inferencer.model.load_state_dict(fitted, strict=False)
     return inferencer
 

@@ -7,33 +7,29 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from importlib import import_module
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from . import __version__
-from .backbone import ARCHITECTURES, TwinsSVTBackbone
-from .checkpoint import from_native
+from .backbone import TwinsSVTBackbone
 from .complexity import backbone_macs
+from .peers import PEERS, build_backbone
 
-OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
-PEERS = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain', 'timm': 'timm'}  # distribution by module
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 WORKS = ('inference', 'training')
 GEMM = 'GEMM'
-NO_RATIO = 'within noise'
-DROP_PATH_RATE = 0.2
 WARM_UP_ROUNDS = 2
 
 
@@ -107,65 +103,6 @@ class Timing:
 def quantile(values: Sequence[float], share: float) -> float:
     """The value below which ``share`` of the values lie, interpolated."""
     return torch.tensor(values, dtype=torch.float64).quantile(share).item()
-
-
-def installed_peers() -> list[str]:
-    """The other implementations that can be imported here."""
-    found = []
-    for module in PEERS:
-        try:
-            _import_peer(module)
-        except ImportError:
-            continue
-        found.append(module)
-    return found
-
-
-def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Build Twins-SVT as one of the implementations has it; all return four maps (B, C, H, W).
-
-    Args:
-        implementation: One of :data:`OURS` or :data:`PEERS`.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
-        weights: State dict in native names to load. timm has no norms of stages.
-
-    Returns:
-        The backbone, on the CPU.
-
-    Raises:
-        ImportError: The library is not installed.
-        ValueError: The weights do not fit.
-    """
-    settings = ARCHITECTURES[arch]
-    if implementation in OURS:
-        model = TwinsSVTBackbone(arch=arch, drop_path_rate=DROP_PATH_RATE, with_cp=implementation == 'mmtwins with_cp')
-        fmt = 'native'
-    else:
-        fmt, module = implementation, _import_peer(implementation)
-        if implementation == 'mmseg':
-            model = module.SVT(
-                embed_dims=list(settings['embed_dims']),
-                num_heads=list(settings['num_heads']),
-                mlp_ratios=list(settings['mlp_ratios']),
-                depths=list(settings['depths']),
-                sr_ratios=[8, 4, 2, 1],
-                windiow_sizes=[7, 7, 7, 7],  # the library's own spelling
-                norm_after_stage=True,
-                drop_path_rate=DROP_PATH_RATE,
-            )
-        elif implementation == 'mmpretrain':
-            model = module.SVT(arch, out_indices=(0, 1, 2, 3), norm_after_stage=True, drop_path_rate=DROP_PATH_RATE)
-        else:
-            model = _TimmMaps(module.create_model(f'twins_svt_{arch}', drop_path_rate=DROP_PATH_RATE))
-    if weights is not None:
-        target = model.model if implementation == 'timm' else model
-        missing = target.load_state_dict(from_native(weights, fmt), strict=False).missing_keys
-        missing = [name for name in missing if not name.startswith(('norm.', 'head.'))]  # of timm's classifier, not run
-        if missing:
-            raise ValueError(f'{implementation} lacks weights for {", ".join(missing[:3])}')
-    if implementation == 'mmtwins compiled':
-        model = torch.compile(model)
-    return model
 
 
 def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | None = None) -> Callable[[], None]:
@@ -247,9 +184,58 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
     side = 8192 if task.device == 'cuda' else 2048
     a, b = (torch.randn(side, side, device=task.device, dtype=PRECISIONS[task.precision]) for _ in range(2))
     steps[GEMM] = lambda: a @ b
-    seconds = time_in_turn(steps, rounds, torch.cuda.synchronize if task.device == 'cuda' else lambda: None)
+    seconds = time_in_turn(steps, rounds, partial(_synchronize, task))
     rate = 2 * side**3 / min(seconds.pop(GEMM))
     return [Timing(name, task, values) for name, values in seconds.items()], rate
+
+
+def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
+    """Where the time of our inference goes.
+
+    Args:
+        task: What to run; inference, since a backward pass does not run module by module.
+        rounds: How often to run it, after two rounds to warm up.
+
+    Returns:
+        Seconds of a step by class of module, without the modules inside; the longest first.
+
+    Raises:
+        ValueError: The task is training.
+    """
+    if task.work != 'inference':
+        raise ValueError(f'{task}: a profile is of inference')
+    torch.manual_seed(0)
+    step, seconds = make_step(task, 'mmtwins'), Counter()
+    stack: list[str] = []
+    clock = 0.0
+
+    def charge() -> None:
+        nonlocal clock
+        _synchronize(task)
+        now = time.perf_counter()
+        if stack:
+            seconds[stack[-1]] += (now - clock) / rounds
+        clock = now
+
+    def enter(module: nn.Module, *_: object) -> None:
+        charge()
+        stack.append(type(module).__name__)
+
+    def leave(*_: object) -> None:
+        charge()
+        stack.pop()
+
+    for _ in range(WARM_UP_ROUNDS):
+        step()
+    with register_module_forward_pre_hook(enter), register_module_forward_hook(leave):
+        for _ in range(rounds):
+            step()
+    return dict(seconds.most_common())
+
+
+def _synchronize(task: Task) -> None:
+    if task.device == 'cuda':
+        torch.cuda.synchronize()
 
 
 def measure_memory(task: Task, implementation: str) -> int | None:
@@ -308,14 +294,16 @@ def _resident(field: str) -> int:
     return int(re.search(rf'{field}:\s+(\d+)', Path('/proc/self/status').read_text()).group(1)) * 1024
 
 
+def processor_name() -> str:
+    """The CPU as the system names it."""
+    info = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
 def describe_machine(device: str) -> dict[str, str | int]:
     """Processor or GPU, threads and versions."""
-    name = platform.processor() or platform.machine()
-    if device == 'cuda':
-        name = torch.cuda.get_device_name()
-    elif Path('/proc/cpuinfo').exists():
-        found = re.search(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())
-        name = found.group(1) if found else name
+    name = torch.cuda.get_device_name() if device.startswith('cuda') else processor_name()
     machine: dict[str, str | int] = dict(
         device=name, cpus=os.cpu_count() or 0, threads=torch.get_num_threads(), python=platform.python_version()
     )
@@ -326,209 +314,6 @@ def describe_machine(device: str) -> dict[str, str | int]:
         except PackageNotFoundError:
             continue
     return machine
-
-
-def time_table(timings: Sequence[Timing], rate: float) -> Table:
-    """Minimum, median, throughput, what it is in times of ours, and the share of the machine's GEMM rate."""
-    ours, task = timings[0], timings[0].task
-    table = Table(title=f'{task}; GEMM {rate / 1e9:.0f} GFLOP/s', title_justify='left')
-    table.add_column('implementation')
-    for title in ('min (ms)', 'median (ms)', 'images/s', f'times {ours.implementation}', 'share of GEMM'):
-        table.add_column(title, justify='right')
-    for row in time_rows(timings, rate):
-        table.add_row(*row)
-    return table
-
-
-def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
-    """The cells of :func:`time_table`."""
-    ours, task = timings[0], timings[0].task
-    rows = []
-    for timing in timings:
-        speedup = timing.speedup_of(ours)
-        ratio = '1' if timing is ours else NO_RATIO if speedup is None else f'{speedup:.2f}'
-        share = '' if task.macs is None else f'{2 * task.macs / timing.minimum / rate:.2f}'
-        cells = [f'{timing.minimum * 1e3:.1f}', f'{timing.median * 1e3:.1f}', f'{task.batch / timing.median:.2f}']
-        rows.append([timing.implementation, *cells, ratio, share])
-    return rows
-
-
-def memory_table(task: Task, peaks: Mapping[str, int | None]) -> Table:
-    """Peak memory, and what it is as a part of each other implementation's."""
-    table = Table(title=f'{task}; peak memory above model and input', title_justify='left')
-    table.add_column('implementation')
-    others = [name for name in peaks if name in PEERS]
-    for title in ('MB', *(f'times {name}' for name in others)):
-        table.add_column(title, justify='right')
-    for row in memory_rows(peaks):
-        table.add_row(*row)
-    return table
-
-
-def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
-    """The cells of :func:`memory_table`."""
-    rows = []
-    for name, peak in peaks.items():
-        ratios = [
-            '' if not peak or not peaks[other] else f'{peak / peaks[other]:.2f}' for other in peaks if other in PEERS
-        ]
-        rows.append([name, 'does not fit' if peak is None else f'{peak / 1e6:.0f}', *ratios])
-    return rows
-
-
-def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | Path) -> Path:
-    """Draw a bar per implementation for each task.
-
-    Args:
-        groups: Values by task and implementation.
-        unit: Of the values.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    from .visualization import _figure, _save
-
-    figure, axes = _figure(1, len(groups), width=3.2, height=2.6)
-    for axis, (title, values) in zip(axes[0], groups.items()):
-        bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
-        axis.bar_label(bars, fmt='%.3g', padding=2)
-        axis.set(title=title, xlabel=unit)
-        axis.title.set_fontsize(9)
-        axis.margins(x=0.2)
-        axis.invert_yaxis()
-    return _save(figure, path)
-
-
-def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
-    """Draw how measures grow, a line per implementation.
-
-    Args:
-        panels: Values by measure, implementation and what ``xlabel`` names.
-        xlabel: Such as ``'image side (pixels)'``.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    from .visualization import _figure, _save
-
-    figure, axes = _figure(1, len(panels), width=4.2, height=3.2)
-    for axis, (title, lines) in zip(axes[0], panels.items()):
-        for name, points in lines.items():
-            axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
-        ticks = sorted({x for points in lines.values() for x in points})
-        axis.set(title=title, xlabel=xlabel, xscale='log', yscale='log')
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0, 0].legend(frameon=False)
-    return _save(figure, path)
-
-
-def to_json(
-    timings: Iterable[tuple[Sequence[Timing], float]], memory: Iterable[tuple[Task, Mapping[str, int | None]]]
-) -> dict:
-    """Everything measured as plain data: seconds of every round, medians, refused ratios as None."""
-    return dict(
-        timings=[
-            dict(
-                task=asdict(timing.task),
-                implementation=timing.implementation,
-                seconds=timing.seconds,
-                minimum=timing.minimum,
-                median=timing.median,
-                spread=timing.spread,
-                ratio=timing.speedup_of(group[0]) if timing is not group[0] else 1.0,
-                gemm_flops=rate,
-                share_of_gemm=None if timing.task.macs is None else 2 * timing.task.macs / timing.minimum / rate,
-            )
-            for group, rate in timings
-            for timing in group
-        ],
-        memory=[
-            dict(task=asdict(task), implementation=name, peak_bytes=peak)
-            for task, peaks in memory
-            for name, peak in peaks.items()
-        ],
-    )
-
-
-def to_markdown(
-    command: str,
-    machine: Mapping[str, str | int],
-    timings: Iterable[tuple[Sequence[Timing], float]],
-    memory: Iterable[tuple[Task, Mapping[str, int | None]]],
-) -> str:
-    """The tables in Markdown, with the command and the machine."""
-    lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
-    for group, rate in timings:
-        titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {group[0].implementation}']
-        lines += [f'**{group[0].task}**, GEMM {rate / 1e9:.0f} GFLOP/s', '']
-        lines += _markdown_table([*titles, 'share of GEMM'], time_rows(group, rate))
-    for task, peaks in memory:
-        titles = ['implementation', 'MB', *(f'times {name}' for name in peaks if name in PEERS)]
-        lines += [f'**{task}**, peak memory above model and input', '']
-        lines += _markdown_table(titles, memory_rows(peaks))
-    return '\n'.join(lines)
-
-
-def update_section(path: str | Path, section: str, text: str) -> None:
-    """Replace what stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
-
-    Raises:
-        ValueError: The file has no such section.
-    """
-    begin, end = f'<!-- {section}: begin -->', f'<!-- {section}: end -->'
-    content = Path(path).read_text()
-    if content.count(begin) != 1 or end not in content.split(begin)[1]:
-        raise ValueError(f'{path} has no section between {begin} and {end}: add these lines')
-    before, rest = content.split(begin)
-    Path(path).write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}')
-
-
-def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [titles, ['---', *['---:'] * (len(titles) - 1)], *rows]
-    return [f'| {" | ".join(line)} |' for line in lines] + ['']
-
-
-class _TimmMaps(nn.Module):
-    """timm's model, returning the maps of all stages."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.model.forward_intermediates(x, intermediates_only=True)
-
-
-def _import_peer(module: str) -> Any:
-    if find_spec('torchvision'):  # mmpretrain and timm need it; mmseg imports mmpretrain where that is installed
-        _import_torchvision()
-    name = {'mmseg': 'mmseg.models.backbones.twins', 'mmpretrain': 'mmpretrain.models.backbones'}.get(module, module)
-    return import_module(name)
-
-
-def _import_torchvision() -> None:
-    """Import torchvision even where its compiled operators do not load, as those for CUDA do not beside a CPU torch.
-
-    It registers meta functions for them and fails on the first; mmpretrain's and timm's Twins use none of them, so an
-    empty schema of that name is enough.
-    """
-    global _torchvision
-    _torchvision = torch.library.Library('torchvision', 'FRAGMENT')  # schemas live as long as this
-    while True:
-        try:
-            import_module('torchvision')
-            return
-        except RuntimeError as error:
-            missing = re.search(r'operator torchvision::(\w+) does not exist', str(error))
-            if missing is None:
-                raise ImportError(f'torchvision cannot be imported: {error}') from error
-            for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
-                del sys.modules[name]
-            _torchvision.define(f'{missing[1]}() -> ()')
 
 
 def _run(model: nn.Module, images: Tensor, samples: list | None) -> Tensor | None:
@@ -594,7 +379,3 @@ def _make_detection_sample(model: nn.Module, task: Task) -> Any:
     sample = DetDataSample(metainfo=_metainfo(task))
     sample.gt_instances = instances
     return sample
-
-
-def _colour(name: str) -> str:
-    return {'mmtwins': '#440154', 'mmseg': '#31688e', 'mmpretrain': '#35b779', 'timm': '#b5a51c'}.get(name, '#8b5a96')

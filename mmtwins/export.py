@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .backbone import TwinsBackbone
-from .fitting import fit_model
-from .loading import read_checkpoint
+from .fitting import check_heads, fit_model
+from .loading import naming_checkpoint, read_checkpoint
 
 OPSET = 18  # the least that PyTorch's exporter writes
 MIN_SIDE = 64  # of an image to trace, in pixels: sizes of 1 would be taken for constants
@@ -90,11 +90,12 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
     if not backbone_only and not hasattr(model, 'decode_head'):
         raise ValueError(f'{cfg.filename} is no segmentor: export its backbone alone with --backbone')
     if checkpoint is not None:
-        weights, _, warnings = fit_model(read_checkpoint(checkpoint), model.state_dict())
-        warnings = [line for line in warnings if not line.startswith('auxiliary_head')]
-        if warnings and not backbone_only:
-            raise ValueError(f'{checkpoint} is not of the whole model: {"; ".join(warnings)}')
-        model.load_state_dict(weights, strict=False)
+        weights = read_checkpoint(checkpoint)
+        with naming_checkpoint(checkpoint):
+            fit = fit_model(weights, model.state_dict())
+            if not backbone_only:
+                check_heads(fit)
+        model.load_state_dict(fit.weights, strict=False)
     return model.backbone.eval() if backbone_only else ExportableSegmentor(model)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,12 +13,38 @@ from .resizing import fit_sr_kernels
 CLASSIFICATION_LAYER = re.compile(r'(?<!rpn_)(cls|seg|class|logits|fc_reg)[^.]*(\.\d+)*$')
 
 
-class Fit(NamedTuple):
-    """Weights to load into a model, what was recognised and loaded in one line, and warnings."""
+AUXILIARY_HEAD = 'auxiliary_head'  # takes part in training only
+LEFT, DROPPED, RENEWED = 'left as initialised', 'dropped', 're-initialised'
+
+
+class Misfit(NamedTuple):
+    """A part of a model or checkpoint, or a layer of it, that only one of the two has, or has in another size."""
+
+    name: str
+    what: str
+    action: str  # LEFT, DROPPED or RENEWED
+
+    def __str__(self) -> str:
+        return f'{self.name}: {self.what}, {self.action}'
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a checkpoint is loaded into a model.
+
+    Args:
+        weights: To load.
+        summary: What was recognised and loaded, in one line.
+        warnings: A line each.
+        misfits: Beside the backbone.
+        num_heads: Tensors among ``weights`` beside the backbone.
+    """
 
     weights: dict[str, Tensor]
     summary: str
     warnings: list[str]
+    misfits: tuple[Misfit, ...] = ()
+    num_heads: int = 0
 
 
 def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Fit:
@@ -146,25 +173,45 @@ def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> 
         weights = {own + name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     heads = {name: value for name, value in expected.items() if not name.startswith(own)}
     given = {name: value for name, value in weights.items() if not name.startswith(own)}
-    warnings = []
+    misfits: list[Misfit] = []
     for part in sorted({name.partition('.')[0] for name in {**heads, **given}}):
-        lines, left_out = _fit_head(
+        found, left_out = _fit_head(
             part, *({n: v for n, v in d.items() if n.split('.')[0] == part} for d in (given, heads))
         )
-        warnings += lines
+        misfits += found
         weights = {name: value for name, value in weights.items() if name not in left_out}
     num_heads = sum(name in heads for name in weights)
     loaded = f'{len(fit.weights)} tensors loaded into the backbone'
     summary = fit.summary.replace(loaded, f'{loaded} and {num_heads} into the rest of the model')
-    return Fit(weights, re.sub(r'(, )?heads of the model \d+', '', summary), warnings)
+    summary = re.sub(r'(, )?heads of the model \d+', '', summary)
+    return Fit(weights, summary, [str(misfit) for misfit in misfits], tuple(misfits), num_heads)
 
 
-def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[list[str], set[str]]:
-    """Warnings for one part of a model beside its backbone, and the names in ``given`` that are not to be loaded."""
+def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
+    """Refuse heads to predict with that are not the checkpoint's.
+
+    Args:
+        fit: Of :func:`fit_model`.
+        allow_bare_backbone: Whether a checkpoint without any head will do.
+
+    Raises:
+        ValueError: A head of the model, other than an auxiliary one, is not in the checkpoint or has other classes.
+    """
+    for misfit in fit.misfits:
+        if misfit.action == DROPPED or misfit.name.startswith(AUXILIARY_HEAD):
+            continue
+        is_bare = misfit.action == LEFT and not fit.num_heads
+        if not (is_bare and allow_bare_backbone):
+            remedy = 'give that of a whole model' if is_bare else 'give the config it was trained with'
+            raise ValueError(f'{misfit.name}: {misfit.what}: {remedy}')
+
+
+def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[list[Misfit], set[str]]:
+    """Misfits of one part of a model beside its backbone, and the names in ``given`` that are not to be loaded."""
     if not given:
-        return [f'{part}: not in the checkpoint, left as initialised'], set()
+        return [Misfit(part, 'not in the checkpoint', LEFT)], set()
     if not expected:
-        return [f'{part}: in the checkpoint, not in the model, dropped'], set(given)
+        return [Misfit(part, 'in the checkpoint, not in the model', DROPPED)], set(given)
     shapes, wanted = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (given, expected))
     wrong = sorted(name for name in wanted | shapes if shapes.get(name) != wanted.get(name))
     wrong = [name for name in wrong if not name.endswith('num_batches_tracked')]
@@ -186,12 +233,15 @@ def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Ten
             "To take the backbone only, name the checkpoint in the backbone's init_cfg"
         )
     layers = {name.rpartition('.')[0]: name for name in resized}
-    lines = [
-        f'{layer}: {shapes[name][0]} outputs in the checkpoint, {wanted[name][0]} in the model (another number of '
-        'classes), re-initialised'
+    misfits = [
+        Misfit(
+            layer,
+            f'{shapes[name][0]} outputs in the checkpoint, {wanted[name][0]} in the model (another number of classes)',
+            RENEWED,
+        )
         for layer, name in layers.items()
     ]
-    return lines, set(resized)
+    return misfits, set(resized)
 
 
 def has_one_backbone(expected: Mapping[str, Tensor]) -> bool:

@@ -25,12 +25,12 @@ class FitCheckpointHook(Hook):
         expected = model.state_dict()
         if not has_one_backbone(expected):
             return  # each backbone checks what it gets
-        weights, summary, warnings = fit_model(checkpoint, expected)
+        fit = fit_model(checkpoint, expected)
         if 'state_dict' not in checkpoint:
             checkpoint.clear()
-        checkpoint['state_dict'] = weights
-        print_log(summary, logger='current')
-        for line in warnings:
+        checkpoint['state_dict'] = fit.weights
+        print_log(fit.summary, logger='current')
+        for line in fit.warnings:
             print_log(line, logger='current', level=logging.WARNING)
 
 

@@ -26,13 +26,13 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .checkpoint import unwrap
-from .fitting import fit_model, has_one_backbone
+from .fitting import AUXILIARY_HEAD, check_heads, fit_model, has_one_backbone
 from .launch import load_config
-from .loading import read_checkpoint
+from .loading import naming_checkpoint, read_checkpoint
 from .transforms import CheckImage
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-NOT_NEEDED = ('auxiliary_head.', 'num_batches_tracked')  # for predictions; parts of names
+NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
 Skip = Callable[[str, str], None]
 
 
@@ -227,11 +227,9 @@ class Predictor:
             self.info = _dataset_info(cfg, _metainfo_of(str(checkpoint)))
         self.inferencer = build_inferencer(cfg, device, self.info)
         model = self.inferencer.model
-        try:
+        with naming_checkpoint(checkpoint):
             _load_weights(model, weights)
             _check_classes(model, self.info)
-        except ValueError as error:
-            raise ValueError(f'checkpoint {checkpoint}: {error}') from None
         model.dataset_meta = dict(classes=self.info.classes, palette=self.info.palette)
         self._loader = next(t for t in self.inferencer.pipeline.transforms if type(t).__name__ == 'InferencerLoader')
 
@@ -562,12 +560,9 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     expected = model.state_dict()
     weights = unwrap(weights)
     if has_one_backbone(expected):
-        weights, _, lines = fit_model(weights, expected)
-        for line in lines:
-            part = line.partition(':')[0]
-            if 'in the model, dropped' not in line and not part.startswith(NOT_NEEDED[0].rstrip('.')):
-                remedy = 'give the config it was trained with' if 'classes' in line else 'give that of a whole model'
-                raise ValueError(f'{line.replace("re-initialised", remedy).replace("left as initialised", remedy)}')
+        fit = fit_model(weights, expected)
+        check_heads(fit)
+        weights = fit.weights
     else:
         wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
         if wrong:

@@ -15,9 +15,9 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .checkpoint import unwrap
-from .fitting import Fit, fit_backbone, fit_model, has_one_backbone
+from .fitting import check_heads, fit_backbone, fit_model, has_one_backbone
 from .hooks import CheckBatchSizeHook, FitCheckpointHook
-from .loading import FETCHED_SCHEMES, is_remote, load_safely
+from .loading import FETCHED_SCHEMES, is_remote, load_safely, naming_checkpoint
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
@@ -210,7 +210,7 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
         if is_remote(path) and (not str(path).startswith(FETCHED_SCHEMES) or int(os.environ.get('LOCAL_RANK', 0))):
             continue
         checkpoint = load_safely(path)
-        with _named(path):
+        with naming_checkpoint(path):
             weights = unwrap(checkpoint)
             expected = _expected(cfg, part)
             if not has_one_backbone(expected):
@@ -224,34 +224,15 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
                 continue
             fit = fit_model(weights, expected)
             if not for_training:
-                _check_heads(fit, expected)
+                check_heads(fit, allow_bare_backbone=True)
             elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
                 raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
-
-
-def _check_heads(fit: Fit, expected: dict[str, torch.Tensor]) -> None:
-    """Refuse to evaluate heads that are not the checkpoint's; a bare backbone passes, with its warnings."""
-    for line in fit.warnings:
-        if 'another number of classes' in line:
-            raise ValueError(f'{line.removesuffix(", re-initialised")}: give the config it was trained with')
-        has_heads = any('backbone.' not in name and name in expected for name in fit.weights)
-        if has_heads and line.endswith('left as initialised') and not line.startswith('auxiliary_head'):
-            raise ValueError(f'{line}: give the config it was trained with')
 
 
 def _expected(cfg: Config, part: ConfigDict) -> dict[str, torch.Tensor]:
     """The state dict of a model or backbone as built."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return MODELS.build({'_scope_': cfg.get('default_scope'), **part, 'init_cfg': None}).state_dict()
-
-
-@contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Name the checkpoint in a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'checkpoint {path}: {error}') from None
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -4,7 +4,8 @@ import argparse
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
         ValueError: It is no checkpoint, is damaged, or would run code when loaded.
     """
     checkpoint = load_safely(path)
-    try:
+    with naming_checkpoint(path):
         return unwrap(checkpoint)
+
+
+@contextmanager
+def naming_checkpoint(path: str | Path) -> Iterator[None]:
+    """Name the checkpoint in a ValueError raised inside."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f'checkpoint {path}: {error}') from None
 

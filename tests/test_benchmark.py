@@ -11,7 +11,10 @@ import torch
 from torch.testing import assert_close
 
 from mmtwins import TwinsSVTBackbone, benchmark
-from mmtwins.benchmark import OURS, PEERS, Task, Timing, build_backbone, installed_peers, time_in_turn
+from mmtwins import benchmark_report as report
+from mmtwins.benchmark import Task, Timing, time_in_turn
+from mmtwins.markdown import update_section
+from mmtwins.peers import OURS, PEERS, build_backbone, installed_peers
 
 TASK = Task('inference', 64, 64)
 
@@ -24,7 +27,7 @@ def test_a_ratio_is_refused_where_the_spread_is_larger_than_the_difference() -> 
     assert Timing('timm', TASK, (0.5, 0.5, 0.5)).speedup_of(ours) == pytest.approx(0.4545, abs=1e-3)
     assert Timing('timm', TASK, (1.15, 1.15, 1.15)).speedup_of(ours) is None  # ours spreads more than that
     assert Timing('timm', TASK, (1.0, 2.2, 5.0)).speedup_of(ours) is None  # and here the other
-    cells = benchmark.time_rows([ours, Timing('timm', TASK, (1.0, 2.2, 5.0))], rate=1e9)
+    cells = report.time_rows([ours, Timing('timm', TASK, (1.0, 2.2, 5.0))], rate=1e9)
     assert [row[4] for row in cells] == ['1', 'within noise']
 
 
@@ -33,6 +36,19 @@ def test_everything_runs_in_turn_after_warming_up() -> None:
     seconds = time_in_turn({name: lambda name=name: calls.append(name) for name in 'abc'}, rounds=3)
     assert ''.join(calls) == 'abc' * 5
     assert {name: len(values) for name, values in seconds.items()} == dict(a=3, b=3, c=3)
+
+
+def test_parts_add_up_and_are_of_inference_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: next(ticks))  # one second from each reading to the next
+    parts = benchmark.measure_parts(TASK, rounds=2)
+    modules = [module for module in TwinsSVTBackbone().modules() if type(module).__name__ == 'TwinsBlock']
+    assert parts['TwinsBlock'] == 8 * len(
+        modules
+    )  # before, between and after norm1, attn, DropPath, norm2, MLP, DropPath
+    assert list(parts.values()) == sorted(parts.values(), reverse=True)
+    with pytest.raises(ValueError, match='a profile is of inference'):
+        benchmark.measure_parts(Task('training', 64, 64))
 
 
 def test_macs_are_those_of_the_work() -> None:
@@ -44,24 +60,39 @@ def test_macs_are_those_of_the_work() -> None:
 def test_the_tool_writes_tables_json_and_charts(
     run_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path
 ) -> None:
-    arguments = ['--size', '64', '--rounds', '2', '--threads', '1', '--memory', '--against', '--out', 'out']
+    arguments = [
+        '--size',
+        '64',
+        '--rounds',
+        '2',
+        '--threads',
+        '1',
+        '--memory',
+        '--profile',
+        '--against',
+        '--out',
+        'out',
+    ]
     result = run_tool('benchmark.py', *arguments)
     assert result.returncode == 0, result.stderr
     assert 'inference 1 x 64 x 64 fp32' in result.stdout
-    report = json.loads((tmp_path / 'out' / 'results.json').read_text())
-    assert report['command'].endswith(' '.join(arguments))
-    assert report['machine']['threads'] == 1
-    assert report['machine']['torch'] == torch.__version__
-    assert report['machine']['device']
-    assert [timing['task']['work'] for timing in report['timings']] == ['inference', 'training']
-    for timing in report['timings']:
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert results['command'].endswith(' '.join(arguments))
+    assert results['machine']['threads'] == 1
+    assert results['machine']['torch'] == torch.__version__
+    assert results['machine']['device']
+    assert [timing['task']['work'] for timing in results['timings']] == ['inference', 'training']
+    for timing in results['timings']:
         assert timing['implementation'] == 'mmtwins'
         assert len(timing['seconds']) == 2
         assert timing['minimum'] == min(timing['seconds'])
         assert timing['share_of_gemm'] > 0
-    assert [memory['peak_bytes'] > 2**20 for memory in report['memory']] == [True, True]
+    assert [memory['peak_bytes'] > 2**20 for memory in results['memory']] == [True, True]
+    (profile,) = results['profiles']  # of inference alone
+    assert profile['task']['work'] == 'inference'
+    assert {'TokenLinear', 'LayerNorm', 'GlobalSubsampledAttention', 'Conv2d'} < set(profile['seconds'])
     text = (tmp_path / 'out' / 'tables.md').read_text()
-    assert report['command'] in text
+    assert results['command'] in text
     assert '| mmtwins |' in text
     for name in ('time.png', 'memory.png'):
         assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
@@ -85,7 +116,7 @@ def test_wrong_arguments_end_in_one_line(run_tool, arguments: str, message: str)
 
 def test_growth_is_drawn(tmp_path: Path) -> None:
     panels = {'seconds': {'mmtwins': {256: 0.1, 512: 0.4}, 'timm': {256: 0.2}}, 'MB': {'mmtwins': {256: 10.0}}}
-    path = benchmark.draw_growth(panels, 'image side (pixels)', tmp_path / 'growth.png')
+    path = report.draw_growth(panels, 'image side (pixels)', tmp_path / 'growth.png')
     assert path.read_bytes().startswith(b'\x89PNG')
 
 
@@ -94,17 +125,17 @@ def test_tables_are_written_between_the_markers_of_a_section(tmp_path: Path) -> 
     path.write_text(
         'a\n<!-- time: begin -->\nold\n<!-- time: end -->\nb\n<!-- memory: begin -->\n<!-- memory: end -->\n'
     )
-    benchmark.update_section(path, 'time', 'new')
-    benchmark.update_section(path, 'memory', 'more')
+    update_section(path, 'time', 'new')
+    update_section(path, 'memory', 'more')
     assert path.read_text() == (
         'a\n<!-- time: begin -->\nnew\n<!-- time: end -->\nb\n<!-- memory: begin -->\nmore\n<!-- memory: end -->\n'
     )
     with pytest.raises(ValueError, match='has no section between <!-- other: begin -->'):
-        benchmark.update_section(path, 'other', '')
+        update_section(path, 'other', '')
 
 
 def test_what_does_not_fit_is_said() -> None:
-    rows = benchmark.memory_rows({'mmtwins': 10**6, 'mmseg': None, 'timm': 4 * 10**6})
+    rows = report.memory_rows({'mmtwins': 10**6, 'mmseg': None, 'timm': 4 * 10**6})
     assert rows == [['mmtwins', '1', '', '0.25'], ['mmseg', 'does not fit', '', ''], ['timm', '4', '', '1.00']]
 
 

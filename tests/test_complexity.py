@@ -396,7 +396,7 @@ def test_gsa_cost_compares_and_updates_a_document(run_tool, tmp_path: Path) -> N
     path.write_text('no markers')
     done = run_tool('gsa_cost.py', '--compare', 224, '--out', tmp_path, '--update', path)
     assert 'error: ' in done.stderr
-    assert 'has no lines <!-- comparison: begin -->' in done.stderr
+    assert 'has no section between <!-- comparison: begin -->' in done.stderr
 
 
 @pytest.mark.parametrize(

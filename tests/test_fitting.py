@@ -33,7 +33,8 @@ def test_one_line_says_what_was_loaded(fmt: str, names: str, capfd) -> None:
 
 def test_line_for_a_whole_model_and_for_fewer_stages() -> None:
     weights = {f'backbone.{k}': v for k, v in random_weights(make_tiny()).items()} | {'decode_head.a': torch.zeros(1)}
-    kept, line, _ = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
+    fit = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
+    kept, line = fit.weights, fit.summary
     assert all(name.split('.')[1] in '01' for name in kept)
     later = len(weights) - 1 - len(kept)
     assert line.endswith(
@@ -48,7 +49,8 @@ def test_whole_models_of_the_public_code_hold_an_unused_classifier(family: type[
     native = {**random_weights(make_tiny(family)), **unused}
     whole = {f'backbone.{k}': v for k, v in native.items()} | {'decode_head.a': torch.zeros(1)}
     assert_equal(to_native(whole), whole)
-    kept, line, _ = fit_backbone(whole, make_tiny(family).state_dict())
+    fit = fit_backbone(whole, make_tiny(family).state_dict())
+    kept, line = fit.weights, fit.summary
     assert kept.keys() == make_tiny(family).state_dict().keys()
     assert 'as whole model' in line
     assert '4 dropped (head 1, final norm 2, heads of the model 1), 0 left fresh' in line
@@ -130,7 +132,8 @@ def test_other_sub_sampling_ratios_resize_kernels_with_a_warning(capfd) -> None:
 @pytest.mark.parametrize('fmt', FORMATS)
 def test_whole_model_keeps_its_heads(fmt: str) -> None:
     source, target = random_weights(Dense()), Dense()
-    weights, _, lines = fit_model({'state_dict': from_native(source, fmt)}, target.state_dict())
+    fit = fit_model({'state_dict': from_native(source, fmt)}, target.state_dict())
+    weights, lines = fit.weights, fit.warnings
     assert lines == []
     target.load_state_dict(weights)
     assert_equal(target.state_dict(), source)
@@ -139,14 +142,15 @@ def test_whole_model_keeps_its_heads(fmt: str) -> None:
 def test_wrapped_whole_models_are_unwrapped() -> None:
     source, target = random_weights(Dense()), Dense()
     for outer in ('module.', 'model.'):
-        weights, _, _ = fit_model({outer + name: value for name, value in source.items()}, target.state_dict())
+        weights = fit_model({outer + name: value for name, value in source.items()}, target.state_dict()).weights
         assert_equal(weights, source)
 
 
 def test_another_number_of_classes_keeps_all_but_the_last_layer() -> None:
     source, target = random_weights(Dense(num_classes=150)), Dense(num_classes=7)
     initial = target.decode_head['conv_seg'].weight.clone()
-    weights, _, lines = fit_model(source, target.state_dict())
+    fit = fit_model(source, target.state_dict())
+    weights, lines = fit.weights, fit.warnings
     assert lines == [
         'decode_head.conv_seg: 150 outputs in the checkpoint, 7 in the model (another number of classes), re-initialised'
     ]
@@ -159,7 +163,8 @@ def test_another_number_of_classes_keeps_all_but_the_last_layer() -> None:
 def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
     source = random_weights(Dense(auxiliary_head=nn.Linear(2, 2)))
     target = Dense(neck=nn.Linear(3, 3))
-    weights, _, lines = fit_model(source, target.state_dict())
+    fit = fit_model(source, target.state_dict())
+    weights, lines = fit.weights, fit.warnings
     assert lines == [
         'auxiliary_head: in the checkpoint, not in the model, dropped',
         'neck: not in the checkpoint, left as initialised',
@@ -167,7 +172,8 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
     assert not target.load_state_dict(weights, strict=False).unexpected_keys
     for fmt in FORMATS:  # a bare backbone or classifier
         for bare in (random_weights(target.backbone), tiny_classifier()):
-            weights, _, lines = fit_model(from_native(bare, fmt), target.state_dict())
+            fit = fit_model(from_native(bare, fmt), target.state_dict())
+            weights, lines = fit.weights, fit.warnings
             expected = [f'{part}: not in the checkpoint, left as initialised' for part in ('decode_head', 'neck')]
             assert [line for line in lines if not line.startswith('head: ')] == expected
             assert not target.load_state_dict(weights, strict=False).unexpected_keys
@@ -228,7 +234,8 @@ def test_non_square_kernels_are_refused() -> None:
 
 def test_summary_counts_the_rest_of_the_model() -> None:
     source = from_native(random_weights(Dense(auxiliary_head=nn.Linear(2, 2))), 'mmseg')
-    _, summary, warnings = fit_model(source, Dense().state_dict())
+    fit = fit_model(source, Dense().state_dict())
+    summary, warnings = fit.summary, fit.warnings
     assert (
         'as whole model in mmseg names: 160 tensors loaded into the backbone and 4 into the rest of the model'
         in summary

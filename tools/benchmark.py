@@ -11,9 +11,12 @@ import torch
 from rich.console import Console
 
 from mmtwins import benchmark
+from mmtwins import benchmark_report as report
 from mmtwins.backbone import ARCHITECTURES
-from mmtwins.benchmark import OURS, PEERS, PRECISIONS, WORKS, Task
+from mmtwins.benchmark import PRECISIONS, WORKS, Task
 from mmtwins.launch import readable_errors
+from mmtwins.markdown import update_section
+from mmtwins.peers import OURS, PEERS, installed_peers
 
 SIDES = (256, 512, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8)
@@ -45,6 +48,7 @@ def parse_args() -> argparse.Namespace:
         help=f'instead of --size or --batch, sides {SIDES} or batches {BATCHES}, as a chart',
     )  # fmt: skip
     parser.add_argument('--no-time', action='store_true', help='measure no time')
+    parser.add_argument('--profile', action='store_true', help='say where the time of our inference goes')
     parser.add_argument('--rounds', type=int, default=7, help='runs of each, in turn (default: %(default)s)')
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: %(default)s)')
@@ -66,21 +70,24 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def measure(args: argparse.Namespace, console: Console) -> tuple[list, list]:
-    names = ['mmtwins', *(benchmark.installed_peers() if args.against is None else args.against)]
-    timings, memory = [], []
+def measure(args: argparse.Namespace, console: Console) -> tuple[list, list, list]:
+    names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
+    timings, memory, profiles = [], [], []
     for precision, work, (height, width), batch in product(args.precision, args.work, args.size, args.batch):
         task = Task(work, height, width, batch, precision, args.device, args.arch, args.config)
         fitting = names
         if args.memory or args.grow:
             peaks = {name: benchmark.measure_memory(task, name) for name in names}
             memory.append((task, peaks))
-            console.print(benchmark.memory_table(task, peaks))
+            console.print(report.memory_table(task, peaks))
             fitting = [name for name in names if peaks[name] is not None]
         if fitting and not args.no_time:
             timings.append(benchmark.measure_time(task, fitting, args.rounds))
-            console.print(benchmark.time_table(*timings[-1]))
-    return timings, memory
+            console.print(report.time_table(*timings[-1]))
+        if args.profile and work == 'inference':
+            profiles.append((task, benchmark.measure_parts(task, args.rounds)))
+            console.print(report.parts_table(*profiles[-1]))
+    return timings, memory, profiles
 
 
 def draw(args: argparse.Namespace, timings: list, memory: list, out: Path) -> None:
@@ -99,14 +106,14 @@ def draw(args: argparse.Namespace, timings: list, memory: list, out: Path) -> No
                 if peak:
                     add('peak memory (MB)', name, task, peak / 1e6)
         xlabel = 'image side (pixels)' if args.grow == 'side' else 'images at once'
-        benchmark.draw_growth(panels, xlabel, out / f'{args.grow}.png')
+        report.draw_growth(panels, xlabel, out / f'{args.grow}.png')
         return
     if timings:
         times = {str(group[0].task): {t.implementation: t.median * 1e3 for t in group} for group, _ in timings}
-        benchmark.draw_bars(times, 'median (ms)', out / 'time.png')
+        report.draw_bars(times, 'median (ms)', out / 'time.png')
     if memory:
         peaks = {str(task): {name: (peak or 0) / 1e6 for name, peak in values.items()} for task, values in memory}
-        benchmark.draw_bars(peaks, 'peak above the model (MB)', out / 'memory.png')
+        report.draw_bars(peaks, 'peak above the model (MB)', out / 'memory.png')
 
 
 def main() -> None:
@@ -117,16 +124,17 @@ def main() -> None:
     with readable_errors():
         machine = benchmark.describe_machine(args.device)
         console.print(', '.join(f'{name} {value}' for name, value in machine.items()))
-        timings, memory = measure(args, console)
+        timings, memory, profiles = measure(args, console)
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         command = 'python tools/benchmark.py ' + shlex.join(sys.argv[1:])
-        report = dict(command=command, machine=machine, **benchmark.to_json(timings, memory))
-        (out / 'results.json').write_text(json.dumps(report, indent=2) + '\n')
-        tables = benchmark.to_markdown(command, machine, timings, memory)
+        results = report.to_json(timings, memory, profiles)
+        results = dict(command=command, machine=machine, **results)
+        (out / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+        tables = report.to_markdown(command, machine, timings, memory, profiles)
         (out / 'tables.md').write_text(tables)
         if args.update:
-            benchmark.update_section(*args.update, tables)
+            update_section(*args.update, tables)
         draw(args, timings, memory, out)
     console.print(f'written to {out}')
 

@@ -1,7 +1,6 @@
 """What local and global sub-sampled attention cost over the window side k, and what calibrated windows save."""
 
 import argparse
-import platform
 import sys
 from pathlib import Path
 
@@ -10,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mmtwins.backbone import ARCHITECTURES
+from mmtwins.benchmark import describe_machine
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
 from mmtwins.inference import check_device
 from mmtwins.launch import readable_errors
+from mmtwins.markdown import markdown_table, update_section
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
-
-MARKERS = ('<!-- comparison: begin -->', '<!-- comparison: end -->')
 
 
 def parse_args() -> argparse.Namespace:
@@ -98,45 +97,37 @@ def show_costs(args: argparse.Namespace) -> None:
 def show_comparison(args: argparse.Namespace) -> None:
     sides = args.compare or [224, 512, 1024, 2048]
     rows = compare_calibrated(args.arch, sides, args.measure, args.device)
-    header = ['image (pixels)', 'setting', 'window_sizes', 'sr_ratios', 'parameters (M)', 'GMACs', 'relative']
-    header += ['time (ms)', 'relative'] if args.measure else []
-    lines = [f'| {" | ".join(header)} |', '|---' * len(header) + '|']
+    titles = ['image (pixels)', 'setting', 'window_sizes', 'sr_ratios', 'parameters (M)', 'GMACs', 'relative']
+    titles += ['time (ms)', 'relative'] if args.measure else []
+    cells = []
     for row in rows:
         reference = next(r for r in rows if r.side == row.side)
-        cells = [
-            f'{row.side} x {row.side}',
-            row.setting,
-            ' '.join(map(str, row.window_sizes)),
-            ' '.join(map(str, row.sr_ratios)),
-            f'{row.parameters / 1e6:.1f}',
-            f'{row.macs / 1e9:.2f}',
-            f'{row.macs / reference.macs:.2f}',
-        ]
+        cells.append(
+            [
+                f'{row.side} x {row.side}',
+                row.setting,
+                ' '.join(map(str, row.window_sizes)),
+                ' '.join(map(str, row.sr_ratios)),
+                f'{row.parameters / 1e6:.1f}',
+                f'{row.macs / 1e9:.2f}',
+                f'{row.macs / reference.macs:.2f}',
+            ]
+        )
         if args.measure:
-            cells += [f'{row.seconds * 1e3:.1f}', f'{row.seconds / reference.seconds:.2f}']
-        lines.append(f'| {" | ".join(cells)} |')
+            cells[-1] += [f'{row.seconds * 1e3:.1f}', f'{row.seconds / reference.seconds:.2f}']
+    lines = markdown_table(titles, cells)
     if args.measure:
-        name = torch.cuda.get_device_name() if args.device.startswith('cuda') else processor_name()
-        what = 'Time: median of forward passes of the backbone, one image, float32'
-        lines += ['', f'{what}, {name}, torch {torch.__version__}.']
+        name = describe_machine(args.device)['device']
+        what = 'Time' if args.device.startswith('cuda') else 'Time: processor time of one thread,'
+        lines.append(
+            f'{what} median of forward passes of the backbone, one image, float32, {name}, torch {torch.__version__}.'
+        )
     text = '\n'.join(lines)
     print(text)
     if args.update:
-        path = Path(args.update)
-        before, found, rest = path.read_text().partition(MARKERS[0])
-        _, ended, after = rest.partition(MARKERS[1])
-        if not (found and ended):
-            raise ValueError(f'{path} has no lines {MARKERS[0]} and {MARKERS[1]} to put the table between')
-        path.write_text(f'{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}')
+        update_section(args.update, 'comparison', text)
     print(f'Wrote {draw_comparison(rows, Path(args.out) / "comparison.png")}')
     print(f'Wrote {draw_attention_idea(Path(args.out) / "idea.png")}')
-
-
-def processor_name() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
-    return f'processor time of one thread of {name}'
 
 
 def main() -> None:

@@ -1,0 +1,24 @@
+"""Tables in Markdown, and the sections of a page that a tool keeps up to date."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, an empty one last; the first column holds text, the others numbers."""
+    lines = [titles, ['---', *['---:'] * (len(titles) - 1)], *rows]
+    return [f'| {" | ".join(line)} |' for line in lines] + ['']
+
+
+def update_section(path: str | Path, section: str, text: str) -> None:
+    """Replace what stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
+
+    Raises:
+        ValueError: The file has no such section.
+    """
+    begin, end = f'<!-- {section}: begin -->', f'<!-- {section}: end -->'
+    content = Path(path).read_text()
+    if content.count(begin) != 1 or end not in content.split(begin)[1]:
+        raise ValueError(f'{path} has no section between {begin} and {end}: add these lines')
+    before, rest = content.split(begin)
+    Path(path).write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}')
