@@ -207,6 +207,8 @@ class LocallyGroupedSelfAttention(nn.Module):
         dropout = self.attn_drop if self.training else 0.0
         if torch.compiler.is_compiling() and q.device.type == 'cpu':  # where the number of windows may be a symbol
             return scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
+        if q.device.type == 'cpu' and q.dtype != torch.float32 and torch.is_grad_enabled():
+            return _attend_unfused(q, k, v, dropout).transpose(1, 2).flatten(2)
         masks = itertools.repeat(None) if mask is None else mask.split(MAX_BATCH)
         pieces = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), masks)
         outs = [scaled_dot_product_attention(*piece, dropout) for piece in pieces]
@@ -222,6 +224,13 @@ class LocallyGroupedSelfAttention(nn.Module):
             return torch.cat([k, padding], dim=2), torch.cat([v, padding], dim=2)
         _, key, value = self.qkv.bias.to(k.dtype).view(3, 1, heads, 1, head_dim)
         return torch.cat([k, key.expand(shape)], dim=2), torch.cat([v, value.expand(shape)], dim=2)
+
+
+def _attend_unfused(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """``scaled_dot_product_attention`` for few keys; the fused kernel's gradient is slow in half precision on CPUs."""
+    with torch.autocast(q.device.type, enabled=False):
+        weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1)
+        return F.dropout(weights, dropout) @ v
 
 
 class GlobalSubsampledAttention(nn.Module):

@@ -1,11 +1,15 @@
 """What makes the backbone fast, counted rather than timed: copies, kernels, saved bytes; and the paths of each way to run."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch.autograd.profiler_util import FunctionEvent
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
@@ -207,6 +211,47 @@ def test_attention_runs_in_chunks_only_without_a_gradient_and_without_dropout_in
         assert count_calls(lambda: attn(x))['aten::dropout'] > 0
     attn.eval()
     assert calls_of_fused() == 1
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    attn, x, weight = LocallyGroupedSelfAttention(64, 2, 7), torch.randn(2, 16, 23, 64), torch.randn(2, 16, 23, 64)
+    torch.nn.init.normal_(attn.qkv.weight, std=0.2)  # so that weights differ
+    inputs = list(attn.parameters())
+    expected = torch.autograd.grad(attn(x), inputs, weight)
+    with torch.autocast('cpu', dtype):
+        out = attn(x)
+    for actual, wanted in zip(torch.autograd.grad(out.float(), inputs, weight), expected, strict=True):
+        assert (actual - wanted).abs().max() < 0.04 * wanted.abs().max()
+    low = copy.deepcopy(attn).to(dtype)
+    calls = count_calls(lambda: low(x.to(dtype)).float().sum().backward())
+    assert not any('flash_attention' in name for name in calls)  # 6 times as slow backwards
+    actual = torch.autograd.grad(low(x.to(dtype)), list(low.parameters()), weight.to(dtype))
+    for half, wanted in zip(actual, expected, strict=True):
+        assert half.dtype == dtype
+        assert (half.float() - wanted).abs().max() < 0.04 * wanted.abs().max()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo')
+@pytest.mark.parametrize('compiled', [False, True])
+def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: Path) -> None:
+    x, grads = torch.randn(2, 3, 96, 128), []
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1)
+    try:
+        for with_cp in (False, True):
+            model = make_model(with_cp=with_cp)
+            wrapped = DistributedDataParallel(model) if with_cp else model  # as MMEngine wraps it by default
+            if with_cp and compiled:
+                wrapped = torch.compile(wrapped, backend='aot_eager')
+            for _ in range(2):  # DDP builds its buckets anew after the first step
+                model.zero_grad()
+                sum((m * m).sum() for m in wrapped(x)).backward()
+            grads.append([parameter.grad for parameter in model.parameters()])
+    finally:
+        dist.destroy_process_group()
+    largest = max(grad.abs().max() for grad in grads[0])
+    assert max((a - b).abs().max() for a, b in zip(*grads, strict=True)) < 1e-5 * largest
 
 
 def test_gradients_are_the_same_where_mlps_are_computed_again_in_bands(monkeypatch) -> None:
