@@ -10,8 +10,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention, TokenLinear, in_bands
+from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .bands import in_bands
 from .fitting import fit_backbone
+from .linear import TokenLinear
 
 ARCHITECTURES = {
     'small': dict(

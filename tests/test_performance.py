@@ -13,14 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
-from mmtwins import TwinsSVTBackbone, attention
-from mmtwins.attention import (
-    GlobalSubsampledAttention,
-    LocallyGroupedSelfAttention,
-    TokenLinear,
-    attend_in_chunks,
-    in_bands,
-)
+from mmtwins import TwinsSVTBackbone, attention, bands
+from mmtwins.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention, attend_in_chunks
+from mmtwins.bands import in_bands
+from mmtwins.linear import TokenLinear
 
 ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
 ON_TWO_THREADS = pytest.mark.skipif(
@@ -126,17 +122,17 @@ def test_bands_and_chunks_equal_the_whole_map(monkeypatch) -> None:
         for size in [(224, 224), (260, 300), (224, 300)]:
             x = torch.randn(2, 3, *size)
             with torch.no_grad():
-                monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2**40)
+                monkeypatch.setattr(bands, 'BAND_ELEMENTS', 2**40)
                 monkeypatch.setattr(attention, 'CHUNK_ROWS', 2**40)
                 whole = model(x)
-                monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+                monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
                 monkeypatch.setattr(attention, 'CHUNK_ROWS', 4)
                 monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 1)
                 assert_close(model(x), whole)
 
 
 def test_bands_are_multiples_of_the_window_and_only_without_gradients(monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
     heights, x = [], torch.randn(2, 16, 5, 4)
 
     def double(band: torch.Tensor) -> torch.Tensor:
@@ -152,14 +148,14 @@ def test_bands_are_multiples_of_the_window_and_only_without_gradients(monkeypatc
 
 
 def test_bands_of_several_maps_are_the_same_rows(monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 2 * 5 * 4 * 3)  # three rows
+    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 2 * 5 * 4 * 3)  # three rows
     x, y = torch.randn(2, 2, 16, 5, 4)
     with torch.no_grad():
         assert torch.equal(in_bands(torch.sub, x, y, num_channels=4), x - y)
 
 
 def test_stochastic_depth_without_a_gradient_draws_once_for_a_sample_and_not_for_each_band(monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
     model, x, outs = make_model(drop_path_rate=0.5).train(), torch.randn(4, 3, 96, 96), []
     for with_grad in (True, False):
         torch.manual_seed(1)
@@ -255,7 +251,7 @@ def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: P
 
 
 def test_gradients_are_the_same_where_mlps_are_computed_again_in_bands(monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'BAND_ELEMENTS', 1)
+    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
     x, grads = torch.randn(2, 3, 96, 128), []
     for with_cp in (False, True):
         model = make_model(with_cp=with_cp, drop_rate=0.0, drop_path_rate=0.5)

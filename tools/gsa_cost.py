@@ -11,7 +11,7 @@ from rich.table import Table
 from mmtwins.backbone import ARCHITECTURES
 from mmtwins.benchmark import describe_machine
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
-from mmtwins.inference import check_device
+from mmtwins.inferencers import check_device
 from mmtwins.launch import readable_errors
 from mmtwins.markdown import markdown_table, update_section
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
