@@ -1,6 +1,7 @@
 """The two attention modules of Twins-SVT, on contiguous (B, H, W, C) tokens."""
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,7 @@ class LocallyGroupedSelfAttention(nn.Module):
             x,
             num_channels=3 * x.shape[3],
             multiple=self.window_size,
+            training=self.training,
         )
 
     def _forward(self, x: Tensor, padding_attends: bool) -> Tensor:
@@ -139,7 +141,8 @@ class LocallyGroupedSelfAttention(nn.Module):
         dropout = self.attn_drop if self.training else 0.0
         if torch.compiler.is_compiling() and q.device.type == 'cpu':  # where the number of windows may be a symbol
             return scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
-        if q.device.type == 'cpu' and q.dtype != torch.float32 and torch.is_grad_enabled():
+        if q.device.type == 'cpu' and q.dtype in (torch.float16, torch.bfloat16) and q.requires_grad:
+            assert mask is None
             return _attend_unfused(q, k, v, dropout).transpose(1, 2).flatten(2)
         masks = itertools.repeat(None) if mask is None else mask.split(MAX_BATCH)
         pieces = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), masks)
@@ -216,7 +219,7 @@ class GlobalSubsampledAttention(nn.Module):
             representatives = self.norm(representatives)
         kv = self.kv(representatives).view(x.shape[0], -1, 2, self.num_heads, x.shape[3] // self.num_heads)
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, N / sr^2, d)
-        return in_bands(lambda band: self._attend(band, k, v), x, num_channels=2 * x.shape[3])
+        return in_bands(lambda band: self._attend(band, k, v), x, num_channels=2 * x.shape[3], training=self.training)
 
     def _attend(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of every token in (B, H, W, C) to all keys (B, heads, M, d)."""
@@ -245,11 +248,12 @@ def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     batch, heads, num_queries, head_dim = q.shape
     rows = torch.get_num_threads() * max(CHUNK_ROWS, CHUNK_ELEMENTS // k.shape[2])
-    if num_queries < rows or rows * k.shape[2] > MAX_CHUNK_ELEMENTS:
+    num_chunks = num_queries // rows
+    if num_chunks == 0 or math.ceil(num_queries / num_chunks) * k.shape[2] > MAX_CHUNK_ELEMENTS:
         return scaled_dot_product_attention(q, k, v)
     keys, values = k * head_dim**-0.5, v.transpose(2, 3).contiguous()
     out = q.new_empty(batch, num_queries, heads, head_dim).transpose(1, 2)
-    chunks = zip(*(x.tensor_split(num_queries // rows, dim=2) for x in (q, out)))
+    chunks = zip(*(x.tensor_split(num_chunks, dim=2) for x in (q, out)))
     for (queries, target), image, head in itertools.product(chunks, range(batch), range(heads)):
         weights = token_linear(queries[image, head].contiguous(), keys[image, head])
         torch.softmax(weights, dim=1, out=weights)

@@ -11,7 +11,12 @@ BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32, the l
 
 
 def in_bands(
-    function: Callable[..., Tensor], *maps: Tensor, num_channels: int, multiple: int = 1, recompute: bool = False
+    function: Callable[..., Tensor],
+    *maps: Tensor,
+    num_channels: int,
+    multiple: int = 1,
+    training: bool = False,
+    recompute: bool = False,
 ) -> Tensor:
     """Apply a function to feature maps band by band, where nothing is kept for a gradient on a CPU.
 
@@ -22,13 +27,15 @@ def in_bands(
         maps: Feature maps, (B, H, W, C).
         num_channels: Channels of the widest tensor that the function computes in between.
         multiple: Rows that belong together; a band has a multiple of them.
+        training: Dropout draws for the whole map, also without a gradient: as where others compute a module again.
         recompute: Keep nothing for a gradient, but compute each band again.
 
     Returns:
         (B, H, W, C).
     """
     (batch, height, width, _), device = maps[0].shape, maps[0].device
-    if (torch.is_grad_enabled() and not recompute) or device.type != 'cpu' or torch.compiler.is_compiling():
+    keeps_all = (torch.is_grad_enabled() or training) and not recompute
+    if keeps_all or device.type != 'cpu' or torch.compiler.is_compiling():
         return function(*maps)
     units = math.ceil(height / multiple)
     num_bands = math.ceil(units / max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)))

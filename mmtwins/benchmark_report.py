@@ -9,7 +9,7 @@ from rich.table import Table
 from .benchmark import Task, Timing
 from .markdown import markdown_table
 from .peers import PEERS
-from .visualization import _figure, _save
+from .visualization import make_figure, save_figure
 
 NO_RATIO = 'within noise'
 
@@ -73,7 +73,7 @@ def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | 
     Returns:
         ``path``.
     """
-    figure, axes = _figure(1, len(groups), width=3.2, height=2.6)
+    figure, axes = make_figure(1, len(groups), width=3.2, height=2.6)
     for axis, (title, values) in zip(axes[0], groups.items()):
         bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
         axis.bar_label(bars, fmt='%.3g', padding=2)
@@ -81,7 +81,7 @@ def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | 
         axis.title.set_fontsize(9)
         axis.margins(x=0.2)
         axis.invert_yaxis()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
@@ -95,7 +95,7 @@ def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel:
     Returns:
         ``path``.
     """
-    figure, axes = _figure(1, len(panels), width=4.2, height=3.2)
+    figure, axes = make_figure(1, len(panels), width=4.2, height=3.2)
     for axis, (title, lines) in zip(axes[0], panels.items()):
         for name, points in lines.items():
             axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
@@ -105,7 +105,7 @@ def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0, 0].legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def parts_table(task: Task, parts: Mapping[str, float]) -> Table:

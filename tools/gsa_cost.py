@@ -115,7 +115,7 @@ def show_comparison(args: argparse.Namespace) -> None:
         )
         if args.measure:
             cells[-1] += [f'{row.seconds * 1e3:.1f}', f'{row.seconds / reference.seconds:.2f}']
-    lines = markdown_table(titles, cells)
+    lines = markdown_table(titles, cells, num_text=4)
     if args.measure:
         name = describe_machine(args.device)['device']
         what = 'Time' if args.device.startswith('cuda') else 'Time: processor time of one thread,'
