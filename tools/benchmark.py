@@ -115,7 +115,7 @@ def draw(args: argparse.Namespace, timings: list, memory: list, out: Path) -> No
         report.draw_bars(times, 'median (ms)', out / 'time.png')
     if memory:
         peaks = {str(task): {name: (peak or 0) / 1e6 for name, peak in values.items()} for task, values in memory}
-        report.draw_bars(peaks, 'peak above the model (MB)', out / 'memory.png')
+        report.draw_bars(peaks, 'peak memory (MB)', out / 'memory.png')
 
 
 def main() -> None:
