@@ -46,7 +46,7 @@ readme = ROOT / 'README.md'
 setup(
     name='mmtwins',
     version=version(),
-    description='Twins-SVT backbone for MMSegmentation 1.x and MMDetection 3.x',
+    description='Twins-SVT and Twins-PCPVT backbones for MMSegmentation 1.x and MMDetection 3.x',
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     author='The mmtwins contributors',

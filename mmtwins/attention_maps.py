@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .backbone import TwinsBackbone
 from .fitting import fit_model
-from .inference import build_inferencer, check_device, prepare_config
+from .inferencers import build_inferencer, check_device, prepare_config
 from .launch import load_config
 from .loading import naming_checkpoint, read_checkpoint
 

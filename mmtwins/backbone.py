@@ -10,8 +10,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention, TokenLinear, in_bands
+from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .bands import in_bands
 from .fitting import fit_backbone
+from .linear import TokenLinear
 
 ARCHITECTURES = {
     'small': dict(
@@ -106,7 +108,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps x alone for the gradient."""
-        return in_bands(self._forward, x, num_channels=self.fc1.out_features, recompute=recompute)
+        return in_bands(
+            self._forward, x, num_channels=self.fc1.out_features, training=self.training, recompute=recompute
+        )
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.drop.p and self.training:
@@ -116,6 +120,8 @@ class Mlp(nn.Module):
 
 class TwinsBlock(nn.Module):
     """Pre-norm transformer block: x + DropPath(attention(norm1 x)), then x + DropPath(mlp(norm2 x)).
+
+    At inference on a CPU the second half runs band by band: a hook on ``norm2`` or ``mlp`` sees a large map in parts.
 
     Args:
         attn: Attention on (B, H, W, C).

@@ -110,7 +110,7 @@ def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | N
 
     Args:
         task: What to run.
-        implementation: One of :data:`OURS` or :data:`PEERS`.
+        implementation: One of :data:`mmtwins.peers.OURS` or :data:`mmtwins.peers.PEERS`.
         weights: Native state dict to load into the backbone.
 
     Returns:
@@ -171,7 +171,7 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
 
     Args:
         task: What to run.
-        implementations: Out of :data:`OURS` and :data:`PEERS`.
+        implementations: Out of :data:`mmtwins.peers.OURS` and :data:`mmtwins.peers.PEERS`.
         rounds: How often to time each.
 
     Returns:
@@ -243,7 +243,7 @@ def measure_memory(task: Task, implementation: str) -> int | None:
 
     Args:
         task: What to run.
-        implementation: One of :data:`OURS` or :data:`PEERS`.
+        implementation: One of :data:`mmtwins.peers.OURS` or :data:`mmtwins.peers.PEERS`.
 
     Returns:
         Bytes: resident memory of a fresh process on a CPU, allocated by torch on a GPU; None where it does not fit into

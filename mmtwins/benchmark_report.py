@@ -1,5 +1,6 @@
 """What the benchmark measured, as tables, charts and JSON."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.table import Table
 from .benchmark import Task, Timing
 from .markdown import markdown_table
 from .peers import PEERS
-from .visualization import _figure, _save
+from .visualization import make_figure, save_figure
 
 NO_RATIO = 'within noise'
 
@@ -73,15 +74,15 @@ def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | 
     Returns:
         ``path``.
     """
-    figure, axes = _figure(1, len(groups), width=3.2, height=2.6)
-    for axis, (title, values) in zip(axes[0], groups.items()):
+    figure, axes = _make_panels(len(groups), width=3.2, height=2.6)
+    for axis, (title, values) in zip(axes, groups.items(), strict=True):
         bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
-        axis.bar_label(bars, fmt='%.3g', padding=2)
+        axis.bar_label(bars, fmt='{:,.0f}', padding=2)
         axis.set(title=title, xlabel=unit)
         axis.title.set_fontsize(9)
-        axis.margins(x=0.2)
+        axis.margins(x=0.35)
         axis.invert_yaxis()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
@@ -95,17 +96,31 @@ def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel:
     Returns:
         ``path``.
     """
-    figure, axes = _figure(1, len(panels), width=4.2, height=3.2)
-    for axis, (title, lines) in zip(axes[0], panels.items()):
+    figure, axes = _make_panels(len(panels), width=4.2, height=3.2)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, points in lines.items():
             axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
         ticks = sorted({x for points in lines.values() for x in points})
-        axis.set(title=title, xlabel=xlabel, xscale='log', yscale='log')
+        values = [y for points in lines.values() for y in points.values()]
+        axis.set(title=title, xlabel=xlabel, xscale='log')
+        if max(values) > 20 * min(values):
+            axis.set_yscale('log')
+        else:
+            axis.set_ylim(bottom=0)
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(frameon=False)
-    return _save(figure, path)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
+    return save_figure(figure, path)
+
+
+def _make_panels(number: int, width: float, height: float) -> tuple:
+    """A figure and so many axes, in rows of at most four, or of two where there are not more than four."""
+    columns = min(number, 4 if number > 4 else 2)
+    figure, axes = make_figure(math.ceil(number / columns), columns, width, height)
+    for axis in axes.flat[number:]:
+        axis.remove()
+    return figure, axes.flat[:number]
 
 
 def parts_table(task: Task, parts: Mapping[str, float]) -> Table:

@@ -11,8 +11,6 @@ from .checkpoint import BLOCK, recognise, rename_final_norm, stage_of, to_native
 from .resizing import fit_sr_kernels
 
 CLASSIFICATION_LAYER = re.compile(r'(?<!rpn_)(cls|seg|class|logits|fc_reg)[^.]*(\.\d+)*$')
-
-
 AUXILIARY_HEAD = 'auxiliary_head'  # takes part in training only
 LEFT, DROPPED, RENEWED = 'left as initialised', 'dropped', 're-initialised'
 
@@ -37,14 +35,14 @@ class Fit:
         summary: What was recognised and loaded, in one line.
         warnings: A line each.
         misfits: Beside the backbone.
-        num_heads: Tensors among ``weights`` beside the backbone.
+        num_head_tensors: Tensors among ``weights`` beside the backbone.
     """
 
     weights: dict[str, Tensor]
     summary: str
     warnings: list[str]
     misfits: tuple[Misfit, ...] = ()
-    num_heads: int = 0
+    num_head_tensors: int = 0
 
 
 def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Fit:
@@ -180,11 +178,11 @@ def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> 
         )
         misfits += found
         weights = {name: value for name, value in weights.items() if name not in left_out}
-    num_heads = sum(name in heads for name in weights)
+    num_head_tensors = sum(name in heads for name in weights)
     loaded = f'{len(fit.weights)} tensors loaded into the backbone'
-    summary = fit.summary.replace(loaded, f'{loaded} and {num_heads} into the rest of the model')
+    summary = fit.summary.replace(loaded, f'{loaded} and {num_head_tensors} into the rest of the model')
     summary = re.sub(r'(, )?heads of the model \d+', '', summary)
-    return Fit(weights, summary, [str(misfit) for misfit in misfits], tuple(misfits), num_heads)
+    return Fit(weights, summary, [str(misfit) for misfit in misfits], tuple(misfits), num_head_tensors)
 
 
 def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
@@ -200,7 +198,7 @@ def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
     for misfit in fit.misfits:
         if misfit.action == DROPPED or misfit.name.startswith(AUXILIARY_HEAD):
             continue
-        is_bare = misfit.action == LEFT and not fit.num_heads
+        is_bare = misfit.action == LEFT and not fit.num_head_tensors
         if not (is_bare and allow_bare_backbone):
             remedy = 'give that of a whole model' if is_bare else 'give the config it was trained with'
             raise ValueError(f'{misfit.name}: {misfit.what}: {remedy}')

@@ -5,11 +5,8 @@ checkpoint, checked against the config as ``tools/test.py`` does; configs whose 
 that cannot be read are passed over; results come one by one while a folder or a video is worked through.
 """
 
-import glob
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,40 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
-from torch import Tensor, nn
 
-from .checkpoint import unwrap
-from .fitting import AUXILIARY_HEAD, check_heads, fit_model, has_one_backbone
+from .inferencers import (
+    DatasetInfo,
+    build_inferencer,
+    check_classes,
+    check_device,
+    dataset_info,
+    load_weights,
+    metainfo_of,
+    prepare_config,
+)
 from .launch import load_config
 from .loading import naming_checkpoint, read_checkpoint
+from .sources import Skip, find_sources, is_video, read_video
 from .transforms import CheckImage
-
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
-Skip = Callable[[str, str], None]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a model's outputs mean.
-
-    Attributes:
-        classes: Name of each class, by index.
-        palette: RGB colour in 0..255 of each class.
-        reduce_zero_label: Whether label images have 0 = other and class i as i + 1, as ADE20K's.
-        annotation_file: COCO annotation file of the config's test set, whether there or not; None without one.
-    """
-
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    reduce_zero_label: bool = False
-    annotation_file: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,57 +128,6 @@ def infer(
     return Predictor(config, checkpoint, device, score_thr, cfg_options)(sources, batch_size, on_skip)
 
 
-def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndarray]) -> list[str | np.ndarray]:
-    """Name the files that folders and glob patterns stand for.
-
-    Args:
-        images: As in :func:`infer`.
-
-    Returns:
-        Files and arrays, in order; files of a folder or pattern by name, without hidden ones. A file that is named in a
-        list need not exist.
-
-    Raises:
-        FileNotFoundError: ``images`` names no file at all.
-    """
-    if isinstance(images, np.ndarray):
-        return [images]
-    if not isinstance(images, str | os.PathLike):
-        return [s for entry in images for s in ([entry] if isinstance(entry, np.ndarray) else _find_files(entry))]
-    name = os.fspath(images)
-    found = _find_files(name)
-    if os.path.isdir(name) and not found:
-        raise FileNotFoundError(f'the folder {name} holds no files: name one with images')
-    if found == [name] and not os.path.isfile(name):
-        raise FileNotFoundError(f'{name}: no such file or folder, and no file matches it as a pattern')
-    return found
-
-
-def _find_files(name: str | os.PathLike) -> list[str]:
-    """The files that a name stands for; itself if there are none."""
-    name = os.path.expanduser(os.fspath(name))
-    if os.path.isdir(name):
-        found = [
-            os.path.join(folder, file)
-            for folder, folders, files in os.walk(name)
-            for file in files
-            if not file.startswith('.') and not _is_hidden(os.path.relpath(folder, name))
-        ]
-        return sorted(found)
-    if os.path.isfile(name):
-        return [name]
-    return sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path)) or [name]
-
-
-def _is_hidden(folder: str) -> bool:
-    return any(part.startswith('.') and part != '.' for part in folder.split(os.sep))
-
-
-def is_video(source: str | np.ndarray) -> bool:
-    """Whether a source is taken as a video, by the end of its name."""
-    return isinstance(source, str) and source.lower().endswith(VIDEO_SUFFIXES)
-
-
 class Predictor:
     """A trained model that predicts on images, built once; the arguments and errors are those of :func:`infer`.
 
@@ -224,12 +153,12 @@ class Predictor:
         self.is_detector = prepare_config(cfg, config) == 'mmdet'
         weights = read_checkpoint(str(checkpoint))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.info = _dataset_info(cfg, _metainfo_of(str(checkpoint)))
+            self.info = dataset_info(cfg, metainfo_of(str(checkpoint)))
         self.inferencer = build_inferencer(cfg, device, self.info)
         model = self.inferencer.model
         with naming_checkpoint(checkpoint):
-            _load_weights(model, weights)
-            _check_classes(model, self.info)
+            load_weights(model, weights)
+            check_classes(model, self.info)
         model.dataset_meta = dict(classes=self.info.classes, palette=self.info.palette)
         self._loader = next(t for t in self.inferencer.pipeline.transforms if type(t).__name__ == 'InferencerLoader')
 
@@ -285,7 +214,7 @@ class Predictor:
             if isinstance(source, np.ndarray):
                 yield None, None, source
             elif is_video(source):
-                for number, frame in enumerate(_read_video(source, on_skip), 1):
+                for number, frame in enumerate(read_video(source, on_skip), 1):
                     yield source, number, frame
             else:
                 try:
@@ -377,211 +306,3 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(image[..., 2::-1].astype(np.uint8))
-
-
-def count_frames(path: str) -> int:
-    """How many frames a video says it has; 0 if it does not say or cannot be read."""
-    import cv2
-
-    video = cv2.VideoCapture(path)
-    try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        video.release()
-
-
-def _read_video(path: str, on_skip: Skip) -> Iterator[np.ndarray]:
-    """Frames of a video, (H, W, 3) BGR uint8."""
-    import cv2
-
-    video = cv2.VideoCapture(path)
-    try:
-        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        number = 0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            number += 1
-            yield frame
-    finally:
-        video.release()
-    if not number:
-        missing = not os.path.exists(path)
-        on_skip(path, 'No such file or directory' if missing else 'no video, or of a format that OpenCV does not read')
-    elif number < expected:
-        on_skip(f'{path}, frames {number + 1} to {expected}', 'the video ends before them')
-
-
-def check_device(device: str | None) -> str:
-    """The device to use, a GPU for None if there is one; raises ValueError for one that is not there."""
-    if device is None:
-        return get_device()
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f'device {device!r} cannot be used here ({str(error).splitlines()[0]}): take cpu'
-            + (f' or cuda:0 to cuda:{torch.cuda.device_count() - 1}' if torch.cuda.is_available() else '')
-        ) from None
-    return device
-
-
-def prepare_config(cfg: Config, path: str | Path) -> str:
-    """Make a config fit for :func:`build_inferencer`, in place.
-
-    Args:
-        cfg: Config, as ``load_config`` returns it.
-        path: Its file, for messages.
-
-    Returns:
-        Its library, ``'mmseg'`` or ``'mmdet'``.
-
-    Raises:
-        ValueError: It is of another library, or lacks a model or how images are prepared.
-    """
-    library = cfg.get('default_scope')
-    if library not in ('mmseg', 'mmdet'):
-        raise ValueError(f'{path}: default_scope is {library!r}, predictions need mmseg or mmdet')
-    if 'model' not in cfg or 'dataset' not in (cfg.get('test_dataloader') or {}):
-        raise ValueError(f'{path} lacks model or test_dataloader, whose dataset says how images are prepared')
-    cfg.model = cfg.model.get('module', cfg.model)  # inside a test-time augmentation wrapper
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    # The inferencers look for LoadImageFromFile by that name alone, and only MMSegmentation's drops annotations.
-    steps = [dict(step) for step in dataset.get('pipeline') or [] if not _is_about_annotations(_type_of(step))]
-    loaders = [step for step in steps if _type_of(step) == 'LoadImageFromFile']
-    if len(loaders) != 1:
-        raise ValueError(f'{path}: the pipeline of test_dataloader.dataset must have one LoadImageFromFile')
-    loaders[0]['type'] = 'LoadImageFromFile'
-    dataset['pipeline'] = steps
-    cfg.test_dataloader.dataset = dataset
-    # The config's own visualizer may report to a server.
-    cfg.visualizer = dict(type='SegLocalVisualizer' if library == 'mmseg' else 'DetLocalVisualizer')
-    return library
-
-
-def _type_of(step: dict) -> str:
-    """Name of a transform, without its scope or module."""
-    kind = step['type']
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
-
-
-def _is_about_annotations(kind: str) -> bool:
-    return kind == 'CheckLabels' or (kind.startswith('Load') and 'Annotation' in kind)
-
-
-def _metainfo_of(checkpoint: str) -> dict:
-    """What MMEngine noted of the data set in a checkpoint; empty in one of another program."""
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-    return {key.lower(): value for key, value in found.items()}
-
-
-def _dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
-    """Classes from a checkpoint's notes, else from the config's test set, which is not loaded."""
-    dataset_cfg = {**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []}
-    dataset = DATASETS.build(dataset_cfg)
-    classes = noted.get('classes') or dataset.metainfo.get('classes')
-    if not classes:
-        raise ValueError(
-            'neither the checkpoint nor the config names the classes: add '
-            "test_dataloader.dataset.metainfo = dict(classes=('a', 'b', ...))"
-        )
-    classes = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
-    palette = next(
-        (p for p in (noted.get('palette'), dataset.metainfo.get('palette')) if _is_palette(p, classes)), None
-    )
-    if palette is None:
-        from matplotlib import colormaps
-
-        palette = (255 * colormaps['viridis'](np.linspace(0, 1, len(classes)))[:, :3]).astype(int).tolist()
-    file = getattr(dataset, 'ann_file', None) if cfg.default_scope == 'mmdet' else None
-    return DatasetInfo(
-        classes,
-        tuple(tuple(map(int, colour)) for colour in palette[: len(classes)]),
-        bool(getattr(dataset, 'reduce_zero_label', False)),
-        Path(file) if file else None,
-    )
-
-
-def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
-    return isinstance(palette, list | tuple | np.ndarray) and len(palette) >= len(classes)
-
-
-def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) -> Any:
-    """Build MMSegmentation's or MMDetection's inferencer, with a model that has no weights yet.
-
-    Args:
-        cfg: Config, after :func:`prepare_config`.
-        device: See :func:`check_device`.
-        info: Classes and colours, for the inferencer's own pictures; None takes the library's defaults.
-
-    Returns:
-        ``MMSegInferencer`` or ``DetInferencer``.
-    """
-    options: dict[str, Any] = {} if info is None else dict(palette=info.palette)
-    with _quiet():
-        if cfg.default_scope == 'mmseg':
-            from mmseg.apis import MMSegInferencer
-
-            inferencer = MMSegInferencer(cfg, classes=info and info.classes, device=device, **options)
-        else:
-            from mmdet.apis import DetInferencer
-
-            inferencer = DetInferencer(cfg, device=device, **options)
-    inferencer.show_progress = False
-    return inferencer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings that the weights are missing, which come next, and of MMEngine's registry for collate functions."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        logger.setLevel('ERROR')
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load all weights that predictions need.
-
-    Raises:
-        ValueError: They do not fit, or one is missing.
-    """
-    expected = model.state_dict()
-    weights = unwrap(weights)
-    if has_one_backbone(expected):
-        fit = fit_model(weights, expected)
-        check_heads(fit)
-        weights = fit.weights
-    else:
-        wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-        if wrong:
-            shapes = tuple(weights[wrong[0]].shape), tuple(expected[wrong[0]].shape)
-            raise ValueError(f'{wrong[0]} is {shapes[0]} in the checkpoint, {shapes[1]} in the model')
-    missing, _ = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not any(part in name for part in NOT_NEEDED)]
-    if missing:
-        raise ValueError(f'{len(missing)} weights of the model are not in it, such as {missing[0]}')
-
-
-def _check_classes(model: nn.Module, info: DatasetInfo) -> None:
-    """Raise ValueError if a model has another number of classes than there are names."""
-    head = getattr(model, 'decode_head', None) or getattr(model, 'roi_head', None) or model
-    head = getattr(head, 'bbox_head', head)
-    if isinstance(head, nn.ModuleList):
-        head = head[-1]
-    number = getattr(head, 'num_classes', None)
-    if isinstance(number, int) and number != len(info.classes):
-        raise ValueError(
-            f'the model has {number} classes, but {len(info.classes)} are named: give the config it was trained with'
-        )

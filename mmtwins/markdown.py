@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, an empty one last; the first column holds text, the others numbers."""
-    lines = [titles, ['---', *['---:'] * (len(titles) - 1)], *rows]
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1) -> list[str]:
+    """The lines of a table, an empty one last; the first ``num_text`` columns hold text, the others numbers."""
+    lines = [titles, ['---'] * num_text + ['---:'] * (len(titles) - num_text), *rows]
     return [f'| {" | ".join(line)} |' for line in lines] + ['']
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .inference import DatasetInfo, Result, is_video
+from .inference import Result
+from .inferencers import DatasetInfo
+from .sources import is_video
 
 # Of COCO's 91 categories these have no annotations, and so are none of the 80 classes.
 COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

@@ -82,7 +82,7 @@ def draw_training_curves(runs: dict[str, list[dict]], metrics: dict[str, dict[st
     Returns:
         ``path``.
     """
-    figure, axes = _figure(len(runs), 3, width=3.6, height=2.6)
+    figure, axes = make_figure(len(runs), 3, width=3.6, height=2.6)
     for row, (title, records) in zip(axes, runs.items()):
         for axis, ylabel in zip(row, ('training loss', 'held-out metric (0 to 1)', 'learning rate')):
             axis.set(xlabel='iteration', ylabel=ylabel)
@@ -111,7 +111,7 @@ def draw_training_curves(runs: dict[str, list[dict]], metrics: dict[str, dict[st
         row[1].legend(frameon=False, fontsize=9)
         for axis in row:
             axis.set_xlim(left=0)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_examples(
@@ -132,7 +132,7 @@ def draw_examples(
 
     if not examples:
         raise ValueError('no examples to draw: give at least one')
-    figure, axes = _figure(len(examples), 3, width=2.5, height=2.5)
+    figure, axes = make_figure(len(examples), 3, width=2.5, height=2.5)
     for title, axis in zip(('input', 'ground truth', 'prediction'), axes[0]):
         axis.set_title(title, fontsize=11, color=INK)
     for row, example in zip(axes, examples):
@@ -152,7 +152,7 @@ def draw_examples(
         figure.legend(
             handles=handles, loc='outside lower center', ncols=min(6, len(handles)), frameon=False, fontsize=10
         )
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def blend_labels(
@@ -243,7 +243,7 @@ def draw_cost_curves(
     """
     from .complexity import gsa_cost, lsa_cost
 
-    figure, axes = _figure(1 if measured is None else 2, len(stages), width=3.1, height=3.0)
+    figure, axes = make_figure(1 if measured is None else 2, len(stages), width=3.1, height=3.0)
     colours = _viridis(3)
     for column, stage in enumerate(stages):
         size = (stage.height, stage.width, stage.dim)
@@ -271,7 +271,7 @@ def draw_cost_curves(
         shown[1].set_ylabel('relative to the chosen k')
     named = [pair for axis in shown for pair in zip(*axis.get_legend_handles_labels())]
     figure.legend(*zip(*named), loc='outside lower center', ncols=8, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_comparison(rows: 'Sequence[Comparison]', path: str | Path) -> Path:
@@ -287,7 +287,7 @@ def draw_comparison(rows: 'Sequence[Comparison]', path: str | Path) -> Path:
     quantities = {'MACs of one image (G)': lambda row: row.macs / 1e9}
     if all(row.seconds is not None for row in rows):
         quantities['time of one image (ms)'] = lambda row: row.seconds * 1e3
-    figure, axes = _figure(1, len(quantities), width=4.5, height=3.4)
+    figure, axes = make_figure(1, len(quantities), width=4.5, height=3.4)
     settings = list(dict.fromkeys(row.setting for row in rows))
     for axis, (label, value_of) in zip(axes[0], quantities.items()):
         for setting, colour, marker, style in zip(settings, _viridis(len(settings)), 'so^D', ('-', '--', ':', '-.')):
@@ -297,7 +297,7 @@ def draw_comparison(rows: 'Sequence[Comparison]', path: str | Path) -> Path:
         axis.set(xlabel='side of the image (pixels)', ylabel=label, yscale='log')
         _use_plain_log_ticks(axis, sorted({row.side for row in rows}))
         axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:
@@ -313,7 +313,7 @@ def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:
     """
     from matplotlib.patches import Rectangle
 
-    figure, axes = _figure(1, 3, width=3.4, height=3.6)
+    figure, axes = make_figure(1, 3, width=3.4, height=3.6)
     light, middle, dark = 0.95, 0.6, 0.15
     row, column = side // 2 - 2, side // 2 + 1  # of the token that asks
     plain = np.full((side, side), light)
@@ -340,7 +340,7 @@ def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:
             for y, x in np.ndindex(side // k, side // k):
                 axis.add_patch(Rectangle((x * k - 0.5, y * k - 0.5), k, k, fill=False, edgecolor=INK, linewidth=1.5))
         axis.text(column, row, 'q', color='white', ha='center', va='center', fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_measured(axis, stage: 'StageReport', measured: 'Sequence[Measurement]', colours: list) -> None:
@@ -383,7 +383,7 @@ def _use_plain_log_ticks(axis, ticks: Sequence[int], largest: float = np.inf) ->
     axis.spines[['top', 'right']].set_visible(False)
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple:
+def make_figure(rows: int, columns: int, width: float, height: float) -> tuple:
     """A figure and its (rows, columns) axes, each about width x height inches, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -393,7 +393,8 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure, path: str | Path) -> Path:
+def save_figure(figure, path: str | Path) -> Path:
+    """Write a figure of :func:`make_figure`, and the folders above it; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -8,13 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmtwins import attention
-from mmtwins.attention import (
-    GlobalSubsampledAttention,
-    LocallyGroupedSelfAttention,
-    merge_windows,
-    partition_windows,
-    window_regions,
-)
+from mmtwins.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from mmtwins.windows import merge_windows, partition_windows, window_regions
 
 DIM, HEADS, WINDOW = 8, 2, 3
 SIZES = {'none': (6, 9), 'bottom': (7, 6), 'right': (6, 8), 'both': (7, 8), 'smaller than a window': (2, 2)}

@@ -28,6 +28,9 @@ GOLDEN_CASES = [
     ]
     for case in load_golden(name)['cases']
 ]
+ON_GPU = pytest.param(
+    'cuda', marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')]
+)
 
 
 def make_pcpvt(**kwargs) -> TwinsPCPVTBackbone:
@@ -287,17 +290,18 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     assert count_saved(True) < count_saved(False) / 2
 
 
+@pytest.mark.parametrize('device', ['cpu', ON_GPU])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('window_padding', ['masked', 'zero', 'meituan'])
-def test_half_precision_modules_and_autocast_run(dtype: torch.dtype, window_padding: str) -> None:
+def test_half_precision_modules_and_autocast_run(dtype: torch.dtype, window_padding: str, device: str) -> None:
     # mmseg's fp32 mask makes a half or bfloat16 module fail.
-    model = make_tiny(window_padding=window_padding).eval()
-    x = torch.randn(1, 3, 72, 100)
+    model = make_tiny(window_padding=window_padding).eval().to(device)
+    x = torch.randn(1, 3, 72, 100, device=device)
     tolerance = 0.02 if dtype == torch.float16 else 0.15
     with torch.no_grad():
         expected = model(x)
         half = copy.deepcopy(model).to(dtype)(x.to(dtype))
-        with torch.autocast('cpu', dtype=dtype):
+        with torch.autocast(device, dtype=dtype):
             autocast = model(x)
     for full, low, mixed in zip(expected, half, autocast, strict=True):
         assert low.dtype == dtype
@@ -305,12 +309,15 @@ def test_half_precision_modules_and_autocast_run(dtype: torch.dtype, window_padd
         assert (mixed.float() - full).abs().max() < tolerance * full.std()
 
 
-def test_autocast_trains() -> None:
-    model = make_tiny(window_padding='zero')
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        loss = sum(m.float().square().mean() for m in model(torch.randn(2, 3, 70, 64)))
-    loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+@pytest.mark.parametrize('device', ['cpu', ON_GPU])
+def test_autocast_trains(device: str) -> None:
+    model, x, grads = make_tiny(window_padding='zero').to(device), torch.randn(2, 3, 70, 64, device=device), []
+    for enabled in (False, True):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
+            loss = sum(m.float().square().mean() for m in model(x))
+        grads.append(torch.autograd.grad(loss, list(model.parameters())))
+    largest = max(grad.abs().max() for grad in grads[0])
+    assert all((a - b).abs().max() < 0.05 * largest for a, b in zip(*grads, strict=True))
 
 
 def test_maps_feed_roi_align() -> None:

@@ -193,6 +193,17 @@ def test_onnx_of_a_whole_segmentor(run_tool: Callable[..., subprocess.CompletedP
     assert '2 x 3 x 250 x 333' in result.stdout
 
 
+def test_a_segmentor_without_its_heads_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip('mmseg')
+    cfg = Config.fromfile(SEGMENTOR)
+    backbone = build_exportable(cfg, None, backbone_only=True)
+    path = tmp_path / 'bare.pth'
+    save_checkpoint({'state_dict': backbone.state_dict()}, str(path))
+    build_exportable(cfg, str(path), backbone_only=True)
+    with pytest.raises(ValueError, match=r'bare\.pth: decode_head: not in the checkpoint: give that of a whole model'):
+        build_exportable(cfg, str(path), backbone_only=False)
+
+
 def test_without_onnx_it_is_said_how_to_get_it(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(ImportError, match=r"onnx, onnxscript is not installed: pip install 'mmtwins\[export\]'"):

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.backbone import TwinsBackbone
 from mmtwins.checkpoint import FORMATS, from_native, to_native
-from mmtwins.fitting import fit_backbone, fit_model, has_one_backbone
+from mmtwins.fitting import check_heads, fit_backbone, fit_model, has_one_backbone
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,35 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
         fit_model(other, target.state_dict())
     with pytest.raises(ValueError, match=r'bottleneck\.weight is \(8, 16, 1, 1\) in the checkpoint, \(8, 32, 1, 1\)'):
         fit_model(random_weights(Dense(channels=16)), Dense().state_dict())
+
+
+@pytest.mark.parametrize('allow_bare_backbone', [False, True])
+@pytest.mark.parametrize(
+    ('source', 'target', 'message'),
+    [
+        (dict(), dict(), None),
+        (dict(auxiliary_head=nn.Linear(3, 3)), dict(), None),
+        (dict(), dict(auxiliary_head=nn.Linear(3, 3)), None),
+        (dict(), dict(num_classes=3), r'decode_head\.conv_seg: 5 outputs .* classes\): give the config it was trained'),
+        (dict(), dict(neck=nn.Linear(3, 3)), 'neck: not in the checkpoint: give the config it was trained with'),
+    ],
+)
+def test_predictions_need_the_heads_of_the_checkpoint(
+    source: dict, target: dict, message: str | None, allow_bare_backbone: bool
+) -> None:
+    fit = fit_model(random_weights(Dense(**source)), Dense(**target).state_dict())
+    if message is None:
+        check_heads(fit, allow_bare_backbone)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_heads(fit, allow_bare_backbone)
+
+
+def test_predictions_need_heads_unless_a_bare_backbone_is_allowed() -> None:
+    fit = fit_model(random_weights(make_tiny()), Dense().state_dict())
+    check_heads(fit, allow_bare_backbone=True)
+    with pytest.raises(ValueError, match='decode_head: not in the checkpoint: give that of a whole model'):
+        check_heads(fit)
 
 
 @pytest.mark.parametrize('fmt', FORMATS)

@@ -12,9 +12,11 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from recipes import CONFIGS, NAMES
 
 import mmtwins
-from mmtwins.inference import Predictor, find_sources, prepare_config
+from mmtwins.inference import Predictor
+from mmtwins.inferencers import prepare_config
 from mmtwins.launch import load_config
 from mmtwins.results import ResultWriter, name_results
+from mmtwins.sources import find_sources
 from mmtwins.toy_data import CLASSES, PALETTE, THING_CLASSES
 
 pytest.importorskip('mmseg')
@@ -420,7 +422,7 @@ def test_image_ids_of_other_images(detector, photo, tmp_path, names, ids):
 def test_category_ids_of_coco_are_known_without_its_files():
     from mmdet.datasets import CocoDataset
 
-    from mmtwins.inference import DatasetInfo
+    from mmtwins.inferencers import DatasetInfo
     from mmtwins.results import _category_ids
 
     ids, note = _category_ids(DatasetInfo(tuple(CocoDataset.METAINFO['classes']), (), False, Path('gone.json')))

@@ -97,6 +97,27 @@ def test_resume_continues_at_the_iteration_with_the_same_optimizer_state(trained
     assert recorder.rate == pytest.approx(cfg.optim_wrapper.optimizer.lr * factor)
 
 
+@pytest.mark.slow
+def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) -> None:
+    config, data_root, *_ = trained
+    if config != SEG_CONFIG:
+        pytest.skip('two-stage detectors choose numbers of boxes in Python, which no compiler follows')
+    losses = []
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for i, compiled in enumerate([False, dict(backend='aot_eager')]):
+        cfg = load_config(str(config), {'data_root': str(data_root), 'train_dataloader.batch_size': 2})
+        cfg.train_cfg.update(max_iters=2, val_interval=100)
+        cfg.default_hooks.logger.interval = 1
+        cfg.update(work_dir=str(tmp_path / str(i)), launcher='none', compile=compiled)
+        runner = build_runner(cfg)
+        runner.train()
+        losses.append(runner.message_hub.get_scalar('train/loss').data[0])
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert len(losses[0]) == 2
+
+
 def test_train_and_resume_from_the_command_line(trained: tuple, run_tool: RunTool, tmp_path: Path) -> None:
     config, data_root, *_ = trained
     work_dir = tmp_path / 'work'

@@ -61,6 +61,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--rounds {args.rounds}: a spread needs at least 2')
     if args.threads is not None and args.threads < 1:
         parser.error(f'--threads {args.threads}: give at least 1')
+    if args.profile and 'inference' not in args.work:
+        parser.error('--profile is of inference: add it to --work')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch sees no GPU here')
     if args.grow == 'side':
@@ -84,7 +86,7 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[list, list, lis
         if fitting and not args.no_time:
             timings.append(benchmark.measure_time(task, fitting, args.rounds))
             console.print(report.time_table(*timings[-1]))
-        if args.profile and work == 'inference':
+        if args.profile and work == 'inference' and 'mmtwins' in fitting:
             profiles.append((task, benchmark.measure_parts(task, args.rounds)))
             console.print(report.parts_table(*profiles[-1]))
     return timings, memory, profiles
@@ -113,7 +115,7 @@ def draw(args: argparse.Namespace, timings: list, memory: list, out: Path) -> No
         report.draw_bars(times, 'median (ms)', out / 'time.png')
     if memory:
         peaks = {str(task): {name: (peak or 0) / 1e6 for name, peak in values.items()} for task, values in memory}
-        report.draw_bars(peaks, 'peak above the model (MB)', out / 'memory.png')
+        report.draw_bars(peaks, 'peak memory (MB)', out / 'memory.png')
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from mmtwins.backbone import ARCHITECTURES
 from mmtwins.benchmark import describe_machine
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
-from mmtwins.inference import check_device
+from mmtwins.inferencers import check_device
 from mmtwins.launch import readable_errors
 from mmtwins.markdown import markdown_table, update_section
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
@@ -115,7 +115,7 @@ def show_comparison(args: argparse.Namespace) -> None:
         )
         if args.measure:
             cells[-1] += [f'{row.seconds * 1e3:.1f}', f'{row.seconds / reference.seconds:.2f}']
-    lines = markdown_table(titles, cells)
+    lines = markdown_table(titles, cells, num_text=4)
     if args.measure:
         name = describe_machine(args.device)['device']
         what = 'Time' if args.device.startswith('cuda') else 'Time: processor time of one thread,'

@@ -1,0 +1,96 @@
+"""What to predict on: files in folders, glob patterns and videos."""
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
+Skip = Callable[[str, str], None]  # what is passed over, and the reason
+
+
+def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndarray]) -> list[str | np.ndarray]:
+    """Name the files that folders and glob patterns stand for.
+
+    Args:
+        images: As in :func:`mmtwins.infer`.
+
+    Returns:
+        Files and arrays, in order; files of a folder or pattern by name, without hidden ones. A file that is named in a
+        list need not exist.
+
+    Raises:
+        FileNotFoundError: ``images`` names no file at all.
+    """
+    if isinstance(images, np.ndarray):
+        return [images]
+    if not isinstance(images, str | os.PathLike):
+        return [s for entry in images for s in ([entry] if isinstance(entry, np.ndarray) else _find_files(entry))]
+    name = os.fspath(images)
+    found = _find_files(name)
+    if os.path.isdir(name) and not found:
+        raise FileNotFoundError(f'the folder {name} holds no files: name one with images')
+    if found == [name] and not os.path.isfile(name):
+        raise FileNotFoundError(f'{name}: no such file or folder, and no file matches it as a pattern')
+    return found
+
+
+def _find_files(name: str | os.PathLike) -> list[str]:
+    """The files that a name stands for; itself if there are none."""
+    name = os.path.expanduser(os.fspath(name))
+    if os.path.isdir(name):
+        found = [
+            os.path.join(folder, file)
+            for folder, folders, files in os.walk(name)
+            for file in files
+            if not file.startswith('.') and not _is_hidden(os.path.relpath(folder, name))
+        ]
+        return sorted(found)
+    if os.path.isfile(name):
+        return [name]
+    return sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path)) or [name]
+
+
+def _is_hidden(folder: str) -> bool:
+    return any(part.startswith('.') and part != '.' for part in folder.split(os.sep))
+
+
+def is_video(source: str | np.ndarray) -> bool:
+    """Whether a source is taken as a video, by the end of its name."""
+    return isinstance(source, str) and source.lower().endswith(VIDEO_SUFFIXES)
+
+
+def count_frames(path: str) -> int:
+    """How many frames a video says it has; 0 if it does not say or cannot be read."""
+    import cv2
+
+    video = cv2.VideoCapture(path)
+    try:
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        video.release()
+
+
+def read_video(path: str, on_skip: Skip) -> Iterator[np.ndarray]:
+    """Frames of a video, (H, W, 3) BGR uint8."""
+    import cv2
+
+    video = cv2.VideoCapture(path)
+    try:
+        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        number = 0
+        while True:
+            there, frame = video.read()
+            if not there:
+                break
+            number += 1
+            yield frame
+    finally:
+        video.release()
+    if not number:
+        missing = not os.path.exists(path)
+        on_skip(path, 'No such file or directory' if missing else 'no video, or of a format that OpenCV does not read')
+    elif number < expected:
+        on_skip(f'{path}, frames {number + 1} to {expected}', 'the video ends before them')
