@@ -122,7 +122,7 @@ def show_comparison(args: argparse.Namespace) -> None:
         lines.append(
             f'{what} median of forward passes of the backbone, one image, float32, {name}, torch {torch.__version__}.'
         )
-    text = '\n'.join(lines)
+    text = '\n'.join(lines).rstrip()
     print(text)
     if args.update:
         update_section(args.update, 'comparison', text)
