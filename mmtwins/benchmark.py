@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -25,6 +24,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from . import __version__
 from .backbone import TwinsSVTBackbone
 from .complexity import backbone_macs
+from .launch import load_config
 from .peers import PEERS, build_backbone
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -329,7 +329,7 @@ def _run(model: nn.Module, images: Tensor, samples: list | None) -> Tensor | Non
 
 def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] | None) -> tuple[nn.Module, list]:
     """The model of a config with one implementation's backbone, and samples with random annotations."""
-    cfg = Config.fromfile(task.config)
+    cfg = load_config(task.config)
     scope = cfg.get('default_scope')
     init_default_scope(scope)
     model = MODELS.build({'_scope_': scope, **cfg.model})

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -10,25 +10,43 @@ from rich.table import Table
 from .benchmark import Task, Timing
 from .markdown import markdown_table
 from .peers import PEERS
-from .visualization import make_figure, save_figure
+from .visualization import make_figure, save_figure, use_plain_log_ticks
 
 NO_RATIO = 'within noise'
 
 
-def time_table(timings: Sequence[Timing], rate: float) -> Table:
+@dataclass(frozen=True)
+class Section:
+    """One table: what it is of, its titles and its cells; the first column holds text, the others numbers."""
+
+    task: Task
+    caption: str
+    titles: list[str]
+    rows: list[list[str]]
+
+    def to_table(self) -> Table:
+        """For the terminal."""
+        table = Table(title=f'{self.task}; {self.caption}', title_justify='left')
+        for i, title in enumerate(self.titles):
+            table.add_column(title, justify='right' if i else 'left')
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def to_markdown(self) -> list[str]:
+        """Lines for a page."""
+        return [f'**{self.task}**, {self.caption}', '', *markdown_table(self.titles, self.rows)]
+
+
+def time_section(timings: Sequence[Timing], rate: float) -> Section:
     """Minimum, median, throughput, what it is in times of ours, and the share of the machine's GEMM rate."""
-    ours, task = timings[0], timings[0].task
-    table = Table(title=f'{task}; GEMM {rate / 1e9:.0f} GFLOP/s', title_justify='left')
-    table.add_column('implementation')
-    for title in ('min (ms)', 'median (ms)', 'images/s', f'times {ours.implementation}', 'share of GEMM'):
-        table.add_column(title, justify='right')
-    for row in time_rows(timings, rate):
-        table.add_row(*row)
-    return table
+    titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {timings[0].implementation}']
+    caption = f'GEMM {rate / 1e9:.0f} GFLOP/s'
+    return Section(timings[0].task, caption, [*titles, 'share of GEMM'], time_rows(timings, rate))
 
 
 def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
-    """The cells of :func:`time_table`."""
+    """The cells of :func:`time_section`."""
     ours, task = timings[0], timings[0].task
     rows = []
     for timing in timings:
@@ -40,20 +58,14 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
     return rows
 
 
-def memory_table(task: Task, peaks: Mapping[str, int | None]) -> Table:
+def memory_section(task: Task, peaks: Mapping[str, int | None]) -> Section:
     """Peak memory, and what it is as a part of each other implementation's."""
-    table = Table(title=f'{task}; peak memory above model and input', title_justify='left')
-    table.add_column('implementation')
-    others = [name for name in peaks if name in PEERS]
-    for title in ('MB', *(f'times {name}' for name in others)):
-        table.add_column(title, justify='right')
-    for row in memory_rows(peaks):
-        table.add_row(*row)
-    return table
+    titles = ['implementation', 'MB', *(f'times {name}' for name in peaks if name in PEERS)]
+    return Section(task, 'peak memory above model and input', titles, memory_rows(peaks))
 
 
 def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
-    """The cells of :func:`memory_table`."""
+    """The cells of :func:`memory_section`."""
     rows = []
     for name, peak in peaks.items():
         ratios = [
@@ -102,14 +114,12 @@ def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel:
             axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
         ticks = sorted({x for points in lines.values() for x in points})
         values = [y for points in lines.values() for y in points.values()]
-        axis.set(title=title, xlabel=xlabel, xscale='log')
+        axis.set(title=title, xlabel=xlabel)
         if max(values) > 20 * min(values):
             axis.set_yscale('log')
         else:
             axis.set_ylim(bottom=0)
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
+        use_plain_log_ticks(axis, ticks)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     return save_figure(figure, path)
 
@@ -123,19 +133,14 @@ def _make_panels(number: int, width: float, height: float) -> tuple:
     return figure, axes.flat[:number]
 
 
-def parts_table(task: Task, parts: Mapping[str, float]) -> Table:
+def parts_section(task: Task, parts: Mapping[str, float]) -> Section:
     """Time by class of module, and its share."""
-    table = Table(title=f'{task}; where the time of mmtwins goes', title_justify='left')
-    table.add_column('modules, without those inside')
-    for title in ('ms', 'share'):
-        table.add_column(title, justify='right')
-    for row in parts_rows(parts):
-        table.add_row(*row)
-    return table
+    titles = ['modules, without those inside', 'ms', 'share']
+    return Section(task, 'where the time of mmtwins goes', titles, parts_rows(parts))
 
 
 def parts_rows(parts: Mapping[str, float]) -> list[list[str]]:
-    """The cells of :func:`parts_table`."""
+    """The cells of :func:`parts_section`."""
     whole = sum(parts.values())
     return [[name, f'{seconds * 1e3:.1f}', f'{seconds / whole:.2f}'] for name, seconds in parts.items()]
 
@@ -180,17 +185,11 @@ def to_markdown(
 ) -> str:
     """The tables in Markdown, with the command and the machine."""
     lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
-    for group, rate in timings:
-        titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {group[0].implementation}']
-        lines += [f'**{group[0].task}**, GEMM {rate / 1e9:.0f} GFLOP/s', '']
-        lines += markdown_table([*titles, 'share of GEMM'], time_rows(group, rate))
-    for task, peaks in memory:
-        titles = ['implementation', 'MB', *(f'times {name}' for name in peaks if name in PEERS)]
-        lines += [f'**{task}**, peak memory above model and input', '']
-        lines += markdown_table(titles, memory_rows(peaks))
-    for task, parts in profiles:
-        lines += [f'**{task}**, where the time of mmtwins goes', '']
-        lines += markdown_table(['modules, without those inside', 'ms', 'share'], parts_rows(parts))
+    sections = [time_section(*timing) for timing in timings]
+    sections += [memory_section(*peaks) for peaks in memory]
+    sections += [parts_section(*parts) for parts in profiles]
+    for section in sections:
+        lines += section.to_markdown()
     return '\n'.join(lines)
 
 

@@ -31,6 +31,23 @@ def readable_errors() -> Iterator[None]:
         sys.exit(f'error: {error}')
 
 
+class ImageSize(argparse.Action):
+    """Store (height, width) in pixels from two numbers, or from one side of a square; goes with ``nargs='+'``."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if len(values) > 2:
+            parser.error(
+                f'{self.option_strings[0]} takes a height and a width, or one side of a square, not {len(values)} numbers'
+            )
+        setattr(namespace, self.dest, (values[0], values[-1]))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what training and testing share on their command lines."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG NAME)')

@@ -264,7 +264,7 @@ def draw_cost_curves(
             _draw_measured(axes[1, column], stage, measured[column], colours)
         for row in axes[:, column]:
             row.set_xlabel('k (tokens)')
-            _use_plain_log_ticks(row, [1, 2, 4, 7, 15, 32, 64, 128, 256, 512], min(size[:2]))
+            use_plain_log_ticks(row, [1, 2, 4, 7, 15, 32, 64, 128, 256, 512], min(size[:2]))
     shown = [axes[0, 0]]
     if measured is not None:
         shown += [next((axis for axis in axes[1] if axis.lines), axes[1, 0])]
@@ -295,7 +295,7 @@ def draw_comparison(rows: 'Sequence[Comparison]', path: str | Path) -> Path:
             values = [value_of(row) for row in points]
             axis.plot([row.side for row in points], values, color=colour, marker=marker, linestyle=style, label=setting)
         axis.set(xlabel='side of the image (pixels)', ylabel=label, yscale='log')
-        _use_plain_log_ticks(axis, sorted({row.side for row in rows}))
+        use_plain_log_ticks(axis, sorted({row.side for row in rows}))
         axis.legend(frameon=False)
     return save_figure(figure, path)
 
@@ -374,7 +374,8 @@ def _viridis(number: int) -> list:
     return [colormaps['viridis'](0.8 * i / max(number - 1, 1)) for i in range(number)]
 
 
-def _use_plain_log_ticks(axis, ticks: Sequence[int], largest: float = np.inf) -> None:
+def use_plain_log_ticks(axis, ticks: Sequence[int], largest: float = np.inf) -> None:
+    """Mark these values, up to the largest, as whole numbers on a logarithmic x axis."""
     axis.set_xscale('log')
     axis.minorticks_off()
     shown = [tick for tick in ticks if tick <= largest]

@@ -81,14 +81,14 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[list, list, lis
         if args.memory or args.grow:
             peaks = {name: benchmark.measure_memory(task, name) for name in names}
             memory.append((task, peaks))
-            console.print(report.memory_table(task, peaks))
+            console.print(report.memory_section(task, peaks).to_table())
             fitting = [name for name in names if peaks[name] is not None]
         if fitting and not args.no_time:
             timings.append(benchmark.measure_time(task, fitting, args.rounds))
-            console.print(report.time_table(*timings[-1]))
+            console.print(report.time_section(*timings[-1]).to_table())
         if args.profile and work == 'inference' and 'mmtwins' in fitting:
             profiles.append((task, benchmark.measure_parts(task, args.rounds)))
-            console.print(report.parts_table(*profiles[-1]))
+            console.print(report.parts_section(*profiles[-1]).to_table())
     return timings, memory, profiles
 
 

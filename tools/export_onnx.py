@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from mmtwins.export import build_exportable, export_onnx, verify_onnx
-from mmtwins.launch import load_config, readable_errors
+from mmtwins.launch import ImageSize, load_config, readable_errors
 
 OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
 
@@ -18,23 +18,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--backbone', action='store_true', help='only the backbone: images to the maps of its stages')
     parser.add_argument('--dynamic', action='store_true', help='take any batch, height and width')
     parser.add_argument(
-        '--size', type=int, nargs='+', default=[512], metavar='PIXELS', help='height and width, or a side (512)'
-    )
+        '--size', type=int, nargs='+', action=ImageSize, default=(512, 512), metavar='PIXELS',
+        help='height and width, or a side (512)',
+    )  # fmt: skip
     parser.add_argument(
         '--verify', action='store_true', help='fail unless ONNX Runtime agrees, with --dynamic on other sizes too'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
     )
-    args = parser.parse_args()
-    if len(args.size) > 2:
-        parser.error(f'--size takes a height and a width, or one side of a square, not {len(args.size)} numbers')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    height, width = args.size[0], args.size[-1]
+    height, width = args.size
     with readable_errors():
         cfg = load_config(args.config, args.cfg_options)
         checkpoint = None if args.checkpoint == 'none' else args.checkpoint

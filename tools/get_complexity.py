@@ -9,7 +9,7 @@ from mmengine.config import DictAction
 from rich.console import Console
 
 from mmtwins.complexity import CONVENTION, build_model, count
-from mmtwins.launch import load_config, readable_errors
+from mmtwins.launch import ImageSize, load_config, readable_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
         '--shape',
         type=int,
         nargs='+',
+        action=ImageSize,
         required=True,
         metavar='PIXELS',
         help='height and width, or one side of a square',
@@ -35,17 +36,14 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override values of the config, such as model.backbone.arch=base',
     )
-    args = parser.parse_args()
-    if len(args.shape) > 2:
-        parser.error(f'--shape takes a height and a width, or one side of a square, not {len(args.shape)} numbers')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = load_config(args.config, args.cfg_options)
-        complexity = count(build_model(cfg), args.shape[0], args.shape[-1], num_proposals=args.num_proposals)
+        complexity = count(build_model(cfg), *args.shape, num_proposals=args.num_proposals)
         if args.json:
             path = Path(args.json)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from mmtwins.backbone import ARCHITECTURES
 from mmtwins.benchmark import describe_machine
 from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
 from mmtwins.inferencers import check_device
-from mmtwins.launch import readable_errors
+from mmtwins.launch import ImageSize, readable_errors
 from mmtwins.markdown import markdown_table, update_section
 from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
 
@@ -20,8 +20,9 @@ from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cos
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--input', type=int, nargs='+', default=[224], metavar='PIXELS', help='height and width, or a side (224)'
-    )
+        '--input', type=int, nargs='+', action=ImageSize, default=(224, 224), metavar='PIXELS',
+        help='height and width, or a side (224)',
+    )  # fmt: skip
     parser.add_argument('--arch', choices=list(ARCHITECTURES), default='small', help='Twins-SVT (default: %(default)s)')
     parser.add_argument('--k', type=int, default=7, help='side of windows to compare with (default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/gsa_cost', help='folder for pictures (default: %(default)s)')
@@ -36,8 +37,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--update', metavar='MARKDOWN', help='write the table of --compare between its markers there')
     args = parser.parse_args()
-    if len(args.input) > 2:
-        parser.error(f'--input takes a height and a width, or one side of a square, not {len(args.input)} numbers')
     if args.k < 1:
         parser.error(f'--k {args.k}: give a side of at least 1 token')
     if args.update and args.compare is None:
@@ -46,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def show_costs(args: argparse.Namespace) -> None:
-    height, width = args.input[0], args.input[-1]
+    height, width = args.input
     stages = report_costs(args.arch, height, width, args.k)
     calibrated = calibrate(args.arch, height, width)
     measured = [measure_blocks(s, device=args.device) if s.sr_ratio else [] for s in stages] if args.measure else None
