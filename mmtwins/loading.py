@@ -1,19 +1,29 @@
-"""Reading checkpoints: MMEngine's own without running code from them, .safetensors, the Hugging Face hub."""
+"""Read checkpoints from files, URLs and hubs without running the code that they may hold.
+
+Importing this module replaces the loaders of MMEngine's ``CheckpointLoader``, so that everything that reads through it
+(``init_cfg``, ``load_from``, MMSegmentation's and MMDetection's own tools) reads as weights only.
+"""
 
 import argparse
-import os
+import hashlib
+import io
 import pickle
 import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
+from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
 
 from .checkpoint import unwrap
@@ -24,6 +34,7 @@ except ImportError:  # NumPy 1
     from numpy.core import multiarray
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
+CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
 FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
 
 
@@ -85,8 +96,77 @@ def is_remote(path: str) -> bool:
     return '://' in str(path) or str(path).startswith(HUB_SCHEMES)
 
 
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_file(filename: str, map_location: Any = None) -> Any:
+    """Load a local file: .safetensors, or what ``torch.save`` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        pickle.UnpicklingError: It holds more than weights, see :func:`allow_mmengine_checkpoints`.
+        ValueError: A .safetensors file is damaged.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'{filename} can not be found.')
+    return _read_file(path, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """Fetch a URL into torch's cache and load the file as weights only; raises OSError, and as :func:`load_from_file`.
+
+    MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
+    """
+    return _read_file(_fetch(filename), map_location, is_remote=True)
+
+
+@CheckpointLoader.register_scheme(prefixes=('modelzoo://', 'torchvision://'), force=True)
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    """Load ``torchvision://NAME``, see :func:`load_from_http`."""
+    return load_from_http(_look_up(filename, mmengine_checkpoint.get_torchvision_models()), map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), force=True)
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
+    """Load ``open-mmlab://NAME`` from a URL or a file in MMEngine's home folder, see :func:`load_from_http`."""
+    models = mmengine_checkpoint.get_external_models()
+    renamed = mmengine_checkpoint.get_deprecated_model_names()
+    location = _look_up(filename, {**models, **{old: models[new] for old, new in renamed.items() if new in models}})
+    if location.startswith(('http://', 'https://')):
+        return load_from_http(location, map_location)
+    return load_from_file(str(Path(mmengine_checkpoint._get_mmengine_home()) / location), map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes='mmcls://', force=True)
+def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
+    """Load the backbone of ``mmcls://NAME``, see :func:`load_from_http`."""
+    checkpoint = load_from_http(_look_up(filename, mmengine_checkpoint.get_mmcls_models()), map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+
+
+@CheckpointLoader.register_scheme(prefixes=[r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], force=True)
+def load_from_ceph(filename: str, map_location: Any = None, backend: str = 'petrel') -> Any:
+    """Load from an object store through MMEngine's file backend, as weights only."""
+    content = get_file_backend(filename, backend_args={'backend': backend}).get(filename)
+    return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+
+
+@CheckpointLoader.register_scheme(prefixes='pavi://', force=True)
+def load_from_pavi(filename: str, map_location: Any = None) -> Any:
+    """Load from SenseTime's model cloud, as weights only; raises ImportError without its package."""
+    try:
+        from pavi import modelcloud
+    except ImportError as error:
+        raise ImportError(f'{filename} needs the package pavi') from error
+    model = modelcloud.get(filename.removeprefix('pavi://'))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(model.name).name
+        model.download(str(path))
+        return _read_file(path, map_location, is_remote=True)
+
+
 @CheckpointLoader.register_scheme(prefixes=HUB_SCHEMES, force=True)
-def load_from_hub(filename: str, map_location: Any = None) -> dict:
+def load_from_hub(filename: str, map_location: Any = None) -> Any:
     """Load ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` from the Hugging Face hub or its local cache.
 
     Without a file it is ``model.safetensors``, else ``pytorch_model.bin``.
@@ -111,41 +191,56 @@ def load_from_hub(filename: str, map_location: Any = None) -> dict:
             path = hf_hub_download(repository, 'pytorch_model.bin', revision=revision)
     else:
         path = hf_hub_download(repository, file, revision=revision)
-    return CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
+    return _read_file(Path(path), map_location, is_remote=True)
 
 
-# MMEngine tries its patterns in reverse order of their text; this one has to come before http, hence the z.
-@CheckpointLoader.register_scheme(prefixes=r'z{0}(?!hf[-_]hub:).*\.safetensors(\?.*)?$', force=True)
-def load_from_safetensors(filename: str, map_location: Any = None) -> dict[str, Tensor]:
-    """Load a .safetensors file from a path or an http(s) URL.
+def _read_file(path: Path, map_location: Any, is_remote: bool = False) -> Any:
+    """Read a file as weights only; torch before 2.6 cannot read MMEngine's own so, and trusts local files."""
+    if path.suffix == '.safetensors':
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+        device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+        try:
+            return {name: value.to(device) for name, value in load_file(path).items()}
+        except SafetensorError as error:
+            raise ValueError(f'checkpoint {path} cannot be read, it is incomplete or damaged: {error}') from None
+    return torch.load(path, map_location=map_location, weights_only=is_remote or CAN_ALLOW_TYPES)
 
-    path = Path(filename).expanduser()
-    if '://' in filename:
-        path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(filename.partition('?')[0]).name
-        _download(filename, path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{filename} can not be found.')
-    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
-    try:
-        return {name: value.to(device) for name, value in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f'checkpoint {filename} cannot be read, it is incomplete or damaged: {error}') from None
+
+def _look_up(filename: str, models: dict[str, str]) -> str:
+    """Where a named model lies."""
+    name = filename.partition('://')[2]
+    if name not in models:
+        raise ValueError(f'{filename}: there is no model of this name; the names are {", ".join(sorted(models))}')
+    return models[name]
+
+
+def _fetch(url: str) -> Path:
+    """Download a URL into torch's cache, unless it is there, on the first process first; raises OSError."""
+    path = _cache_path(url)
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        _download(url, path)
+    if world_size > 1:
+        torch.distributed.barrier()
+        _download(url, path)  # on machines that do not share the cache with the first one
+    return path
+
+
+def _cache_path(url: str) -> Path:
+    """Where a URL is kept: by name if the name carries a hash of the content, else in a folder of its own."""
+    name = Path(urlsplit(url).path).name
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    if re.search(r'-[0-9a-f]{8,}\.\w+$', name):
+        return folder / name
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
 def _download(url: str, path: Path) -> None:
-    rank, world_size = get_dist_info()
-    if rank == 0 and not path.is_file():
+    if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
-    if world_size > 1:
-        torch.distributed.barrier()
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -158,7 +253,7 @@ def allow_mmengine_checkpoints() -> None:
 
     Source: ``MessageHub.state_dict`` and ``HistoryBuffer.__getstate__`` in MMEngine 0.10.
     """
-    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+    if not CAN_ALLOW_TYPES:
         return  # torch < 2.6 loads everything unless told otherwise, and takes no names for what is safe
     number_types = (np.bool_, np.int32, np.int64, np.float32, np.float64)
     named: list[Callable | tuple[Callable, str]] = [

@@ -3,22 +3,27 @@
 import argparse
 import os
 import pickle
+import runpy
 import sys
 import zipfile
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmtwins import TwinsSVTBackbone
+from mmtwins import TwinsSVTBackbone, loading
 from mmtwins.loading import load_from_hub, read_checkpoint
 
 TINY = dict(
@@ -166,19 +171,128 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, weights: dict[str, 
             CheckpointLoader.load_checkpoint(str(tmp_path / f'absent.{suffix}'))
 
 
-@pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
-def test_urls(tmp_path: Path, weights: dict[str, Tensor], monkeypatch, suffix: str) -> None:
-    served = tmp_path / 'served'
-    served.mkdir()
-    (save_file if suffix == 'safetensors' else torch.save)(weights, served / f'twins.{suffix}')
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch) -> Iterator[tuple[Path, str]]:
+    """A folder and its URL; what is fetched from it is kept in a cache of the test's own."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
-    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}/twins.{suffix}'
-        assert_loaded(url, weights)
+        yield folder, f'http://127.0.0.1:{server.server_port}'
         server.shutdown()
-    assert_loaded(url, weights)  # from the cache
+
+
+@pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
+def test_urls(served: tuple[Path, str], weights: dict[str, Tensor], suffix: str) -> None:
+    folder, url = served
+    save = save_file if suffix == 'safetensors' else torch.save
+    save(weights, folder / f'twins.{suffix}')
+    assert_loaded(f'{url}/twins.{suffix}?download=true', weights)
+    (folder / f'twins.{suffix}').unlink()
+    assert_loaded(f'{url}/twins.{suffix}?download=true', weights)  # from the cache
+    with pytest.raises(OSError, match=r'twins\.\w+ cannot be fetched: HTTP Error 404'):
+        read_checkpoint(f'{url}/twins.{suffix}')
+
+
+def test_files_of_one_name_from_two_urls_are_kept_apart(
+    served: tuple[Path, str], weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder, url = served
+    others = {name: value + 1 for name, value in weights.items()}
+    for name, content in (('a', weights), ('b', others)):
+        (folder / name).mkdir()
+        save_file(content, folder / name / 'model.safetensors')
+    assert_equal(read_checkpoint(f'{url}/a/model.safetensors'), weights)
+    assert_equal(read_checkpoint(f'{url}/b/model.safetensors'), others)
+    # A name with a hash of the content says what it is wherever it lies: torch and OpenMMLab keep it under its name.
+    (tmp_path / 'cache' / 'checkpoints').mkdir(parents=True, exist_ok=True)
+    torch.save(weights, tmp_path / 'cache' / 'checkpoints' / 'twins-0123abcd.pth')
+    assert_equal(read_checkpoint(f'{url}/absent/twins-0123abcd.pth'), weights)
+
+
+@pytest.fixture
+def hostile(served: tuple[Path, str], tmp_path: Path) -> Iterator[str]:
+    """URL of a checkpoint that touches a file when its code runs; after the test, that file must not be there."""
+    folder, url = served
+    witness = tmp_path / 'witness'
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'meta': RunsCommand(f'touch {witness}')}, folder / 'evil.pth')
+    torch.load(folder / 'evil.pth', **{'weights_only': False})  # the control: it does run where it is trusted
+    assert witness.exists()
+    witness.unlink()
+    yield f'{url}/evil.pth'
+    assert not witness.exists(), 'the code in the checkpoint ran'
+
+
+def test_hostile_urls_run_nothing_through_any_scheme(hostile: str, tmp_path: Path, monkeypatch) -> None:
+    content = (tmp_path / 'served' / 'evil.pth').read_bytes()
+    for function in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
+        monkeypatch.setattr(mmengine_checkpoint, function, lambda: {'evil': hostile})
+    backend = SimpleNamespace(get=lambda name: content)
+    monkeypatch.setattr(loading, 'get_file_backend', lambda *args, **kwargs: backend)
+    model = SimpleNamespace(name='evil.pth', download=lambda path: Path(path).write_bytes(content))
+    pavi = SimpleNamespace(modelcloud=SimpleNamespace(get=lambda name: model))
+    monkeypatch.setitem(sys.modules, 'pavi', pavi)
+    names = ['modelzoo://evil', 'torchvision://evil', 'open-mmlab://evil', 'openmmlab://evil', 'mmcls://evil']
+    names += ['s3://evil', 'petrel://evil', 'cluster:s3://evil', 'pavi://evil', hostile, hostile + '?v=1']
+    if find_spec('huggingface_hub'):
+        monkeypatch.setattr(
+            'huggingface_hub.hf_hub_download', lambda *args, **kwargs: str(tmp_path / 'served' / 'evil.pth')
+        )
+        names += ['hf-hub:someone/evil', 'hf_hub:someone/evil/evil.pth']
+    for name in names:
+        for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+            with pytest.raises((ValueError, pickle.UnpicklingError), match=r'could run code|Weights only load failed'):
+                read(name)
+
+
+def test_every_scheme_of_mmengine_is_read_by_this_package() -> None:
+    assert {loader.__module__ for loader in CheckpointLoader._schemes.values()} == {'mmtwins.loading'}
+
+
+def test_hostile_urls_run_nothing_through_mmengine_and_mmseg(hostile: str, tmp_path: Path) -> None:
+    from mmengine.runner import load_checkpoint
+
+    model = TwinsSVTBackbone(**TINY, init_cfg=dict(type='Pretrained', checkpoint=hostile))
+    for load in (model.init_weights, lambda: load_checkpoint(model, hostile)):
+        with pytest.raises(pickle.UnpicklingError):
+            load()
+
+
+TOY_CONFIG = Path(__file__).parents[1] / 'configs/toy/upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'train CONFIG --cfg-options load_from=URL',
+        'train CONFIG --resume --cfg-options load_from=URL',
+        'train CONFIG --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=URL',
+        'test CONFIG URL',
+        'infer CONFIG URL IMAGE',
+        'convert_checkpoint URL out.pth --to timm',
+        'export_onnx CONFIG URL out.onnx',
+        'app CONFIG URL',
+        'visualize_attention CONFIG URL IMAGE --points 4 4',
+    ],
+)
+def test_hostile_urls_run_nothing_through_the_tools(
+    command: str, hostile: str, toy_data: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    pytest.importorskip('mmseg')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').symlink_to(toy_data.parent)
+    image = next((toy_data / 'ade/images/validation').iterdir())
+    name, *args = command.split()
+    values = dict(CONFIG=str(TOY_CONFIG), URL=hostile, IMAGE=str(image))
+    for key, value in values.items():
+        args = [arg.replace(key, value) for arg in args]
+    monkeypatch.setattr(sys, 'argv', [name, *args])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(Path(__file__).parents[1] / 'tools' / f'{name}.py'), run_name='__main__')
+    assert 'is refused' in str(stopped.value)
+    assert hostile in str(stopped.value)
 
 
 @pytest.mark.parametrize(
