@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -63,7 +63,7 @@ setup(
         'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    packages=['mmtwins'],
+    packages=find_packages(include=['mmtwins', 'mmtwins.*']),
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10,<3.13',
     install_requires=requirements('base'),

@@ -1,17 +1,22 @@
 """Twins-SVT and Twins-PCPVT backbones (arXiv:2104.13840) for MMSegmentation and MMDetection.
 
-Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to, makes
-``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and lets MMEngine read its own checkpoints safely, .safetensors
-files and ``hf-hub:`` references.
+Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
+``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and MMEngine reads every checkpoint as weights only, see
+:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` is imported when first used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from .backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
-from .hooks import CheckBatchSizeHook, FitCheckpointHook
-from .inference import infer
-from .loading import allow_mmengine_checkpoints
-from .transforms import CheckImage, CheckLabels
+from .engine.hooks import CheckBatchSizeHook, FitCheckpointHook
+from .engine.transforms import CheckImage, CheckLabels
+from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
+from .weights.loading import allow_mmengine_checkpoints
+
+if TYPE_CHECKING:
+    from .inference.predictor import infer
 
 __version__ = '0.1.0'
 __all__ = [
@@ -26,3 +31,9 @@ __all__ = [
 
 allow_mmengine_checkpoints()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'infer':
+        return import_module('.inference.predictor', __name__).infer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

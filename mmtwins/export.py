@@ -11,9 +11,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from .backbone import TwinsBackbone
-from .fitting import check_heads, fit_model
-from .loading import naming_checkpoint, read_checkpoint
+from .models.backbone import TwinsBackbone
+from .weights.fitting import check_heads, fit_model
+from .weights.loading import naming_checkpoint, read_checkpoint
 
 OPSET = 18  # the least that PyTorch's exporter writes
 MIN_SIDE = 64  # of an image to trace, in pixels: sizes of 1 would be taken for constants
@@ -74,7 +74,7 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
 
     Args:
         cfg: Of a segmentor of MMSegmentation, or of any model for its backbone.
-        checkpoint: As ``mmtwins.loading.read_checkpoint`` takes it; None for weights as initialised.
+        checkpoint: As ``mmtwins.weights.loading.read_checkpoint`` takes it; None for weights as initialised.
         backbone_only: Leave out everything but the backbone.
 
     Returns:

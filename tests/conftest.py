@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few generated images in the layouts of ADE20K (``ade``) and COCO (``coco``)."""
     pytest.importorskip('cv2')
-    from mmtwins.toy_data import generate_toy_data
+    from mmtwins.demo.data import generate_toy_data
 
     return Path(generate_toy_data(tmp_path_factory.mktemp('data') / 'toy', num_train=8, num_val=4))
 

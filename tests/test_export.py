@@ -13,8 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
-from mmtwins.attention import LocallyGroupedSelfAttention
 from mmtwins.export import AreaPool, ExportableSegmentor, build_exportable, export_onnx, verify_onnx
+from mmtwins.models.attention import LocallyGroupedSelfAttention
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 1, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'toy'

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtwins import TwinsSVTBackbone
-from mmtwins.backbone import TwinsBackbone
+from mmtwins.models.backbone import TwinsBackbone
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 LAST_NORM_ONLY = (False, False, False, True)

@@ -4,9 +4,9 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmtwins.app import build_app, serve
-from mmtwins.inference import Predictor
-from mmtwins.launch import readable_errors
+from mmtwins.engine.launch import readable_errors
+from mmtwins.inference.page import build_app, serve
+from mmtwins.inference.predictor import Predictor
 
 
 def parse_args() -> argparse.Namespace:

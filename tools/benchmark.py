@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmtwins import benchmark
-from mmtwins import benchmark_report as report
-from mmtwins.backbone import ARCHITECTURES
-from mmtwins.benchmark import PRECISIONS, WORKS, Task
-from mmtwins.launch import readable_errors
+from mmtwins.benchmark import measure as benchmark
+from mmtwins.benchmark import report
+from mmtwins.benchmark.measure import PRECISIONS, WORKS, Task
+from mmtwins.benchmark.peers import OURS, PEERS, installed_peers
+from mmtwins.engine.launch import readable_errors
 from mmtwins.markdown import update_section
-from mmtwins.peers import OURS, PEERS, installed_peers
+from mmtwins.models.backbone import ARCHITECTURES
 
 SIDES = (256, 512, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8)

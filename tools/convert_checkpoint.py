@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from mmtwins.checkpoint import FORMATS, convert, recognise, trace
-from mmtwins.launch import readable_errors
-from mmtwins.loading import read_checkpoint
+from mmtwins.engine.launch import readable_errors
+from mmtwins.weights.formats import FORMATS, convert, recognise, trace
+from mmtwins.weights.loading import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

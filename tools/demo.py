@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from mmtwins.toy_data import generate_toy_data
-from mmtwins.visualization import draw_examples, draw_training_curves, predict_examples, read_scalars
+from mmtwins.demo.data import generate_toy_data
+from mmtwins.demo.figures import draw_examples, draw_training_curves, predict_examples, read_scalars
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = 'demo.json'

@@ -4,8 +4,8 @@ import argparse
 
 from mmengine.config import DictAction
 
+from mmtwins.engine.launch import ImageSize, load_config, readable_errors
 from mmtwins.export import build_exportable, export_onnx, verify_onnx
-from mmtwins.launch import ImageSize, load_config, readable_errors
 
 OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 from rich.console import Console
 
-from mmtwins.complexity import CONVENTION, build_model, count
-from mmtwins.launch import ImageSize, load_config, readable_errors
+from mmtwins.analysis.cost import CONVENTION, build_model, count
+from mmtwins.engine.launch import ImageSize, load_config, readable_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,13 +8,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mmtwins.backbone import ARCHITECTURES
-from mmtwins.benchmark import describe_machine
-from mmtwins.complexity import calibrate, compare_calibrated, measure_blocks, report_costs
-from mmtwins.inferencers import check_device
-from mmtwins.launch import ImageSize, readable_errors
+from mmtwins.analysis.cost import calibrate, compare_calibrated, measure_blocks, report_costs
+from mmtwins.analysis.cost_figures import draw_attention_idea, draw_comparison, draw_cost_curves
+from mmtwins.benchmark.measure import describe_machine
+from mmtwins.engine.launch import ImageSize, readable_errors
+from mmtwins.inference.inferencers import check_device
 from mmtwins.markdown import markdown_table, update_section
-from mmtwins.visualization import draw_attention_idea, draw_comparison, draw_cost_curves
+from mmtwins.models.backbone import ARCHITECTURES
 
 
 def parse_args() -> argparse.Namespace:

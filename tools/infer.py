@@ -10,10 +10,10 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmtwins.inference import Predictor
-from mmtwins.launch import readable_errors
-from mmtwins.results import ResultWriter
-from mmtwins.sources import count_frames, find_sources, is_video
+from mmtwins.engine.launch import readable_errors
+from mmtwins.inference.predictor import Predictor
+from mmtwins.inference.sources import count_frames, find_sources, is_video
+from mmtwins.inference.writers import ResultWriter
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmtwins.launch import (
+from mmtwins.engine.launch import (
     add_arguments,
     build_runner,
     check_checkpoints,

@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.device import get_device
 
-from mmtwins.launch import (
+from mmtwins.engine.launch import (
     add_arguments,
     build_runner,
     check_checkpoints,

@@ -4,9 +4,9 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmtwins.attention_figures import draw_attention
-from mmtwins.attention_maps import inspect_image, load_inferencer
-from mmtwins.launch import readable_errors
+from mmtwins.analysis.attention_figures import draw_attention
+from mmtwins.analysis.attention_maps import inspect_image, load_inferencer
+from mmtwins.engine.launch import readable_errors
 
 
 def parse_args() -> argparse.Namespace:

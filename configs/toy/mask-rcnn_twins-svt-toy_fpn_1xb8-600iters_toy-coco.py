@@ -1,5 +1,5 @@
 # Mask R-CNN on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
-# The data: python -m mmtwins.toy_data data/toy
+# The data: python -m mmtwins.demo.data data/toy
 _base_ = [
     '../_base_/models/mask-rcnn_twins-svt_fpn.py',
     '../_base_/schedules/toy_adamw.py',
@@ -11,7 +11,7 @@ max_iters = 600
 batch_size = 8
 learning_rate = 1e-3
 
-# Both as mmtwins.toy_data has them.
+# Both as mmtwins.demo.data has them.
 classes = ('ball', 'kite', 'starfish', 'crate', 'buoy', 'windmill')
 palette = [(204, 102, 119), (51, 34, 136), (170, 68, 153), (153, 153, 51), (136, 34, 85), (68, 170, 153)]
 

@@ -1,5 +1,5 @@
 # UPerNet on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
-# The data: python -m mmtwins.toy_data data/toy
+# The data: python -m mmtwins.demo.data data/toy
 _base_ = [
     '../_base_/models/upernet_twins-svt.py',
     '../_base_/schedules/toy_adamw.py',
@@ -11,7 +11,7 @@ max_iters = 1600
 batch_size = 8
 learning_rate = 2e-3
 
-# Both as mmtwins.toy_data has them; label 0 = other is not a class.
+# Both as mmtwins.demo.data has them; label 0 = other is not a class.
 classes = ('grass', 'sand', 'water', 'ball', 'kite', 'starfish', 'crate', 'buoy', 'windmill')
 palette = [
     (17, 119, 51), (221, 204, 119), (136, 204, 238),

@@ -1,0 +1,430 @@
+"""What Twins costs: the paper's cost model, the full count in closed form, and the windows that cost the least.
+
+``lsa_cost`` and ``gsa_cost`` are the paper's cost model of the two attentions, ``backbone_macs`` the full count of a Twins
+backbone, ``calibrate`` finds the windows and sub-windows that need the fewest MACs at a resolution. ``count`` counts what
+any model executes; see :mod:`mmtwins.analysis.counting`, also for what a MAC is here.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from ..models.backbone import (
+    ARCHITECTURES,
+    MIN_INPUT_SIDE,
+    PCPVT_ARCHITECTURES,
+    TwinsBlock,
+    TwinsSVTBackbone,
+    resolve_architecture,
+)
+from .counting import CONVENTION as CONVENTION
+from .counting import Complexity as Complexity
+from .counting import Cost as Cost
+from .counting import build_model as build_model
+from .counting import count as count
+
+PUBLISHED_SR_RATIOS = (8, 4, 2, 1)
+
+
+def lsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+    """The paper's cost of attention inside windows: every token with the k1 k2 tokens of its own.
+
+    Args:
+        height: H of the feature map, in tokens.
+        width: W of the feature map, in tokens.
+        dim: d, channels of a token.
+        k1: Height of a window, in tokens.
+        k2: Width of a window, in tokens.
+
+    Returns:
+        k1 k2 H W d, in MACs of one of the two attention products.
+
+    Source: Twins (arXiv:2104.13840), section 3.2.
+    """
+    return k1 * k2 * height * width * dim
+
+
+def gsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+    """The paper's cost of attention to one representative per k1 x k2 sub-window.
+
+    Args, Source: as in :func:`lsa_cost`.
+
+    Returns:
+        H^2 W^2 d / (k1 k2), in MACs of one of the two attention products.
+    """
+    return (height * width) ** 2 * dim / (k1 * k2)
+
+
+def best_window(height: int, width: int) -> tuple[float, int]:
+    """The side of a square window at which LSA and GSA together cost the least.
+
+    Their sum is at least 2 H W d sqrt(H W), reached at k1 k2 = sqrt(H W), so at k = (H W)^(1/4).
+
+    Args:
+        height: H of the feature map, in tokens.
+        width: W of the feature map, in tokens.
+
+    Returns:
+        That k, and the integer with the lowest cost (the smaller of two with the same).
+
+    Source: Twins (arXiv:2104.13840), section 3.2.
+    """
+    k = (height * width) ** 0.25
+    candidates = range(max(int(k), 1), int(k) + 2)
+    return k, min(candidates, key=lambda k: lsa_cost(height, width, 1, k, k) + gsa_cost(height, width, 1, k, k))
+
+
+def lsa_macs(height: int, width: int, dim: int, window_size: int, window_padding: str = 'masked') -> dict[str, int]:
+    """MACs that ``LocallyGroupedSelfAttention`` executes for one feature map.
+
+    Args:
+        height: H, in tokens.
+        width: W, in tokens.
+        dim: Channels of a token.
+        window_size: Side of a window, in tokens; windows cut by the border are smaller.
+        window_padding: ``'masked'``, ``'zero'`` or ``'meituan'``; padding that attends completes the keys of cut windows.
+
+    Returns:
+        MACs by part: ``projections`` (qkv and output) and ``attention`` (both products).
+    """
+    cut_axes = (height % window_size > 0) + (width % window_size > 0)
+    if window_padding == 'zero' or (window_padding == 'meituan' and cut_axes == 1):
+        pairs = height * width * window_size**2
+    else:
+        pairs = _pairs_in_windows(height, window_size) * _pairs_in_windows(width, window_size)
+    return dict(projections=4 * height * width * dim**2, attention=2 * pairs * dim)
+
+
+def gsa_macs(height: int, width: int, dim: int, sr_ratio: int) -> dict[str, int]:
+    """MACs that ``GlobalSubsampledAttention`` executes for one feature map.
+
+    Args:
+        height: H, in tokens.
+        width: W, in tokens.
+        dim: Channels of a token.
+        sr_ratio: Side of a sub-window, in tokens; rows and columns that fill none give no keys.
+
+    Returns:
+        MACs by part: ``projections`` (q, kv and output), ``subsampling`` (the strided convolution) and ``attention``
+        (both products).
+    """
+    tokens, keys = height * width, num_keys(height, width, sr_ratio)
+    return dict(
+        projections=(2 * tokens + 2 * keys) * dim**2,
+        subsampling=keys * (dim * sr_ratio) ** 2 if sr_ratio > 1 else 0,
+        attention=2 * tokens * keys * dim,
+    )
+
+
+def num_keys(height: int, width: int, sr_ratio: int) -> int:
+    """How many sub-windows fit, and so how many keys every token sees in GSA; sizes in tokens."""
+    return (height // sr_ratio) * (width // sr_ratio)
+
+
+def map_sizes(height: int, width: int, num_stages: int = 4, patch_padding: str = 'none') -> list[tuple[int, int]]:
+    """Feature-map sizes of the stages, in tokens, for an image of ``height`` x ``width`` pixels."""
+    sizes = []
+    for i in range(num_stages):
+        patch = 4 if i == 0 else 2
+        fill = patch - 1 if patch_padding == 'corner' else 0
+        height, width = (height + fill) // patch, (width + fill) // patch
+        sizes.append((height, width))
+    return sizes
+
+
+def backbone_macs(
+    arch: str | Mapping[str, Sequence],
+    height: int,
+    width: int,
+    window_sizes: Sequence[int] | None = (7, 7, 7, 7),
+    sr_ratios: Sequence[int] = (8, 4, 2, 1),
+    window_padding: str = 'masked',
+    patch_padding: str = 'none',
+    in_channels: int = 3,
+) -> list[dict[str, int]]:
+    """MACs that a Twins backbone executes for one image, in closed form.
+
+    Args:
+        arch: As the backbone's; a name of Twins-SVT, or of Twins-PCPVT where there are no windows.
+        height: H of the image, in pixels.
+        width: W of the image, in pixels.
+        window_sizes: Side of an LSA window per stage, in tokens; None for Twins-PCPVT, which has GSA in every block.
+        sr_ratios: Side of a GSA sub-window per stage, in tokens.
+        window_padding: As the backbone's.
+        patch_padding: As the backbone's.
+        in_channels: Channels of the image.
+
+    Returns:
+        MACs per stage, by part: ``patch_embed``, ``peg``, ``lsa_projections``, ``lsa_attention``,
+        ``gsa_projections``, ``gsa_subsampling``, ``gsa_attention`` and ``mlp``.
+
+    Raises:
+        ValueError: The architecture is unknown, or values are not one per stage.
+    """
+    architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES if window_sizes is None else ARCHITECTURES)
+    dims = architecture['embed_dims']
+    for name, values in dict(window_sizes=window_sizes, sr_ratios=sr_ratios).items():
+        if values is not None and len(values) != len(dims):
+            raise ValueError(f'{name}={values!r} does not match the {len(dims)} stages: give one value per stage')
+    sizes = map_sizes(height, width, len(dims), patch_padding)
+    stages = []
+    for i, (dim, (map_height, map_width)) in enumerate(zip(dims, sizes)):
+        tokens, depth = map_height * map_width, architecture['depths'][i]
+        num_lsa = 0 if window_sizes is None else (depth + 1) // 2
+        patch_area = 16 if i == 0 else 4
+        macs = dict(
+            patch_embed=tokens * dim * in_channels * patch_area,
+            peg=tokens * dim * 9,
+            mlp=depth * 2 * tokens * dim * int(dim * architecture['mlp_ratios'][i]),
+        )
+        if num_lsa:
+            lsa = lsa_macs(map_height, map_width, dim, window_sizes[i], window_padding)
+            macs |= {f'lsa_{part}': num_lsa * value for part, value in lsa.items()}
+        gsa = gsa_macs(map_height, map_width, dim, sr_ratios[i])
+        macs |= {f'gsa_{part}': (depth - num_lsa) * value for part, value in gsa.items()}
+        stages.append(macs)
+        in_channels = dim
+    return stages
+
+
+def calibrate(
+    arch: str | Mapping[str, Sequence],
+    height: int,
+    width: int,
+    min_keys: int = 49,
+    max_unseen: float = 0.05,
+    window_padding: str = 'masked',
+) -> dict[str, tuple[int, ...]]:
+    """Find the windows and sub-windows with which Twins-SVT executes the fewest MACs at a resolution.
+
+    Fewer keys are always cheaper, so what a token must still see is stated. Of all pairs of a window side k and a
+    sub-window side r, each stage gets the cheapest one with
+
+    - at least ``min_keys`` tokens in a window (or the whole map) and at least ``min_keys`` representatives (or every
+      token as its own), the default being what the published models have at 224 x 224;
+    - sub-windows at most one token wider than windows, as in the published models (8 and 7): a representative stands
+      for tokens that local attention has brought together, which is the paper's cost argument;
+    - at most a share ``max_unseen`` of the tokens in the rows and columns that fill no sub-window and give no key.
+
+    At 224 x 224 this gives the published models.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        height: H of the images to train on, in pixels.
+        width: W of the images to train on, in pixels.
+        min_keys: Keys that every token attends to, in LSA (windows away from the border) and in GSA.
+        max_unseen: Share of the tokens that may be left out of all sub-windows, 0 to 1.
+        window_padding: As the backbone's.
+
+    Returns:
+        ``window_sizes`` and ``sr_ratios``, arguments of :class:`TwinsSVTBackbone`, one integer per stage each.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if min(height, width) < MIN_INPUT_SIDE or min_keys < 1 or not 0 <= max_unseen <= 1:
+        raise ValueError(
+            f'{height} x {width} pixels, min_keys={min_keys}, max_unseen={max_unseen}: give at least {MIN_INPUT_SIDE} x '
+            f'{MIN_INPUT_SIDE} pixels, one key and a share from 0 to 1'
+        )
+    architecture = resolve_architecture(arch, ARCHITECTURES)
+    chosen = []
+    dims, depths = architecture['embed_dims'], architecture['depths']
+    for dim, depth, size in zip(dims, depths, map_sizes(height, width, len(dims))):
+        num_lsa = (depth + 1) // 2
+        smallest_window = min(isqrt(min_keys - 1) + 1, max(size))
+        pairs = {}
+        for r in range(1, min(size) + 1):
+            keys = num_keys(*size, r)
+            if r > 1 and (keys < min_keys or keys * r**2 < (1 - max_unseen) * size[0] * size[1]):
+                continue
+            gsa = (depth - num_lsa) * sum(gsa_macs(*size, dim, r).values())
+            for k in range(max(smallest_window, r - 1), max(size) + 1):
+                pairs[k, r] = gsa + num_lsa * sum(lsa_macs(*size, dim, k, window_padding).values())
+        chosen.append(min(pairs, key=pairs.get))
+    window_sizes, sr_ratios = zip(*chosen)
+    return dict(window_sizes=window_sizes, sr_ratios=sr_ratios)
+
+
+# Reports --------------------------------------------------------------------------------------------------------------
+
+
+class StageReport(NamedTuple):
+    """The paper's cost model for one feature map.
+
+    ``height`` x ``width`` tokens of ``dim`` channels; ``best_k`` and ``best_integer_k``, sides of the windows and
+    sub-windows at which LSA and GSA together cost the least; ``k`` and ``cost`` beside ``best_cost``, in MACs; keys
+    that remain with sub-windows of ``k``, of ``best_integer_k`` and of the published ``sr_ratio`` (None for a map that
+    is no stage), as (rows, columns).
+    """
+
+    title: str
+    height: int
+    width: int
+    dim: int
+    num_heads: int
+    best_k: float
+    best_integer_k: int
+    k: int
+    cost: float
+    best_cost: float
+    keys: tuple[int, int]
+    best_keys: tuple[int, int]
+    sr_ratio: int | None
+    sr_keys: tuple[int, int] | None
+
+
+def report_costs(arch: str | Mapping[str, Sequence], height: int, width: int, k: int = 7) -> list[StageReport]:
+    """Apply the paper's cost model to an image taken as a map of one token per pixel, and to each stage's map.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        height: H of the image, in pixels.
+        width: W of the image, in pixels.
+        k: The side of windows and sub-windows to compare with the best one; the paper's text has 7.
+
+    Returns:
+        One report for the image, with the channels of the first stage, and one per stage.
+
+    Source: Twins (arXiv:2104.13840), section 3.2; ``sr_ratios`` of the public code.
+    """
+    architecture = resolve_architecture(arch, ARCHITECTURES)
+    dims, num_heads = architecture['embed_dims'], architecture['num_heads']
+    sizes = map_sizes(height, width, len(dims))
+    if min(sizes[-1]) < 1:
+        raise ValueError(f'{height} x {width} pixels leave no token in the last stage: give at least 32 x 32 pixels')
+    ratios = PUBLISHED_SR_RATIOS[: len(dims)] + (1,) * (len(dims) - len(PUBLISHED_SR_RATIOS))
+    rows = [('a token per pixel', (height, width), dims[0], num_heads[0], None)]
+    rows += [(f'stage {i + 1}', sizes[i], dims[i], num_heads[i], ratios[i]) for i in range(len(dims))]
+    reports = []
+    for title, (rows_, columns), dim, heads, ratio in rows:
+        best_k, best_integer_k = best_window(rows_, columns)
+
+        def cost(k: float, size: tuple[int, int, int] = (rows_, columns, dim)) -> float:
+            return lsa_cost(*size, k, k) + gsa_cost(*size, k, k)
+
+        def keys(side: int, size: tuple[int, int] = (rows_, columns)) -> tuple[int, int]:
+            return size[0] // side, size[1] // side
+
+        reports.append(
+            StageReport(
+                title, rows_, columns, dim, heads, best_k, best_integer_k, k, cost(k), cost(best_k), keys(k),
+                keys(best_integer_k), ratio, keys(ratio) if ratio else None,
+            )
+        )  # fmt: skip
+    return reports
+
+
+class Measurement(NamedTuple):
+    """An LSA block and a GSA block with windows and sub-windows of side ``k`` on one map: ``macs`` and ``seconds``."""
+
+    k: int
+    macs: int
+    seconds: float
+
+
+def measure_blocks(
+    stage: StageReport, mlp_ratio: float = 4, device: str | torch.device = 'cpu', min_seconds: float = 0.2
+) -> list[Measurement]:
+    """Time a local and a global block over k on the present machine, for one image, see :func:`time_forward`.
+
+    Args:
+        stage: Size of the map.
+        mlp_ratio: Of the blocks' MLPs.
+        device: Where to run.
+        min_seconds: Time to spend on each k, at least one run.
+
+    Returns:
+        By rising k: from 1 or where the blocks cost 16 times the least, to the side of the map; about ten values of k, the best
+        one and the compared one among them.
+    """
+    height, width, dim = stage.height, stage.width, stage.dim
+    side = min(height, width)
+    tokens = height * width
+
+    def macs(k: int) -> int:
+        attention = (lsa_macs(height, width, dim, k), gsa_macs(height, width, dim, k))
+        return sum(sum(part.values()) for part in attention) + 4 * tokens * dim * int(dim * mlp_ratio)
+
+    wanted = {max(round(side ** (i / 9)), 1) for i in range(10)} | {stage.best_integer_k, stage.k}
+    costs = {k: macs(k) for k in sorted(wanted) if k <= side}
+    x = torch.randn(1, height, width, dim, device=device)
+    measurements = []
+    for k, cost in costs.items():
+        if cost > 16 * min(costs.values()):
+            continue
+        blocks = nn.Sequential(
+            TwinsBlock(LocallyGroupedSelfAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
+            TwinsBlock(GlobalSubsampledAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
+        )
+        measurements.append(Measurement(k, cost, time_forward(blocks.to(device), x, min_seconds)))
+    return measurements
+
+
+def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
+    """Median seconds of a forward pass in evaluation mode.
+
+    On a CPU this is processor time of one thread, so that other programs on the machine matter little.
+    """
+    model.eval()
+    clock = {} if x.is_cuda else dict(timer=time.process_time)
+    with torch.inference_mode():
+        # Timer tries the model before it measures, which warms up; it keeps to one thread.
+        return (
+            Timer('model(x)', globals=dict(model=model, x=x), **clock)
+            .blocked_autorange(min_run_time=min_seconds)
+            .median
+        )
+
+
+class Comparison(NamedTuple):
+    """A backbone on a square image: ``parameters``, ``macs`` and, where measured, ``seconds`` of one image."""
+
+    side: int
+    setting: str
+    window_sizes: tuple[int, ...]
+    sr_ratios: tuple[int, ...]
+    parameters: int
+    macs: int
+    seconds: float | None
+
+
+def compare_calibrated(
+    arch: str, sides: Sequence[int], measure: bool = False, device: str | torch.device = 'cpu', min_seconds: float = 2.0
+) -> list[Comparison]:
+    """Compare the published windows with those calibrated for each image size.
+
+    Args:
+        arch: As :class:`TwinsSVTBackbone`'s.
+        sides: Sides of square images, in pixels.
+        measure: Whether to time the whole backbone on one image too.
+        device: Where to run.
+        min_seconds: Time to spend on each, at least one run.
+
+    Returns:
+        Two rows per side: ``'k = 7'``, the published windows and ratios, and ``'calibrated'``.
+    """
+    rows = []
+    for side in sides:
+        published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
+        for setting, windows in {'k = 7': published, 'calibrated': calibrate(arch, side, side)}.items():
+            macs = sum(sum(stage.values()) for stage in backbone_macs(arch, side, side, **windows))
+            seconds = None
+            with torch.device(device if measure else 'meta'):
+                model = TwinsSVTBackbone(arch=arch, **windows)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            if measure:
+                seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
+            rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
+    return rows
+
+
+def _pairs_in_windows(side: int, window_size: int) -> int:
+    """Pairs of positions of an axis that share a window."""
+    return side // window_size * window_size**2 + (side % window_size) ** 2

@@ -1,0 +1,1 @@
+"""Generated data and the pictures of `make demo`."""

@@ -1,0 +1,224 @@
+"""Pictures of the demo: training curves, and examples with their predictions."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..plotting import INK, LINES, blend_labels, make_figure, save_figure
+
+
+class Instances(NamedTuple):
+    """Objects in an image: ``masks`` (N, H, W) bool, ``labels`` (N,) class indices, ``scores`` (N,) or None for truth."""
+
+    masks: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+
+
+class Example(NamedTuple):
+    """An image (H, W, 3) RGB uint8 with its truth and a prediction, both label maps (H, W) or both ``Instances``."""
+
+    image: np.ndarray
+    truth: 'np.ndarray | Instances'
+    prediction: 'np.ndarray | Instances'
+
+
+def read_scalars(work_dir: str | Path) -> list[dict]:
+    """Read what MMEngine logged while training, over all runs that were resumed in a work directory.
+
+    Args:
+        work_dir: Work directory of MMEngine; holds ``TIMESTAMP/vis_data/scalars.json`` per run.
+
+    Returns:
+        One dict per logged step, ordered by ``step`` (iterations); of steps that were trained twice, after an interrupt,
+        the later run counts.
+    """
+    merged = {}
+    for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        run = []
+        for line in path.read_text().splitlines():
+            try:
+                run.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # the last line of a run that was killed
+        run = [record for record in run if 'step' in record]
+        if run:
+            first = min(record['step'] for record in run)
+            merged = {key: record for key, record in merged.items() if key[0] < first}
+        for record in run:
+            merged[record['step'], 'loss' in record] = record
+    return [merged[key] for key in sorted(merged)]
+
+
+def draw_training_curves(runs: dict[str, list[dict]], metrics: dict[str, dict[str, str]], path: str | Path) -> Path:
+    """Draw loss, validation metrics and learning rate against the iteration, one row per training.
+
+    Args:
+        runs: Title of a training: its records, as ``read_scalars`` returns them.
+        metrics: Title of a training: key of a validation metric in the records: its label. A metric that MMSegmentation
+            gives in percent is drawn from 0 to 1 as COCO's are.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    figure, axes = make_figure(len(runs), 3, width=3.6, height=2.6)
+    for row, (title, records) in zip(axes, runs.items()):
+        for axis, ylabel in zip(row, ('training loss', 'held-out metric (0 to 1)', 'learning rate')):
+            axis.set(xlabel='iteration', ylabel=ylabel)
+            axis.grid(alpha=0.3)
+            axis.spines[['top', 'right']].set_visible(False)
+        row[0].set_title(title, loc='left', fontsize=11, color=INK)
+        training = [record for record in records if 'loss' in record]
+        steps = [record['step'] for record in training]
+        for axis, key in ((row[0], 'loss'), (row[2], 'lr')):
+            values = [record[key] for record in training]
+            axis.plot(steps, values, color=LINES[0])
+            axis.set_ylim(0, 1.05 * max(values, default=1))
+        row[2].ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
+        for (key, label), colour, marker in zip(metrics[title].items(), LINES, 'osD^'):
+            points = [(record['step'], record[key]) for record in records if key in record]
+            scale = 1 if '/' in key else 0.01
+            row[1].plot(
+                [s for s, _ in points],
+                [scale * value for _, value in points],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=label,
+            )
+        row[1].set_ylim(0, 1)
+        row[1].legend(frameon=False, fontsize=9)
+        for axis in row:
+            axis.set_xlim(left=0)
+    return save_figure(figure, path)
+
+
+def draw_examples(
+    examples: Sequence[Example], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], path: str | Path
+) -> Path:
+    """Draw input, ground truth and prediction side by side, one row per example.
+
+    Args:
+        examples: At least one, all label maps or all instances.
+        classes: Names; label i of a map or an instance is ``classes[i]``, any other value is left unpainted.
+        palette: One RGB colour in 0..255 per class.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    from matplotlib.patches import Patch
+
+    if not examples:
+        raise ValueError('no examples to draw: give at least one')
+    figure, axes = make_figure(len(examples), 3, width=2.5, height=2.5)
+    for title, axis in zip(('input', 'ground truth', 'prediction'), axes[0]):
+        axis.set_title(title, fontsize=11, color=INK)
+    for row, example in zip(axes, examples):
+        row[0].imshow(example.image, interpolation='nearest')
+        for axis, content in zip(row[1:], (example.truth, example.prediction)):
+            if isinstance(content, Instances):
+                _show_instances(axis, example.image, content, classes, palette)
+            else:
+                axis.imshow(blend_labels(example.image, content, palette), interpolation='nearest')
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+    shown = sorted(set().union(*(_labels_in(part, len(classes)) for e in examples for part in (e.truth, e.prediction))))
+    handles = [
+        Patch(facecolor=np.array(palette[i]) / 255, edgecolor=INK, linewidth=0.5, label=classes[i]) for i in shown
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc='outside lower center', ncols=min(6, len(handles)), frameon=False, fontsize=10
+        )
+    return save_figure(figure, path)
+
+
+def predict_examples(
+    config: str | Path,
+    checkpoint: str | Path,
+    indices: Sequence[int],
+    min_score: float = 0.5,
+    cfg_options: dict | None = None,
+) -> tuple[list[Example], Sequence[str], Sequence[tuple]]:
+    """Run a trained model on images of its validation set.
+
+    Args:
+        config: Config of MMSegmentation or MMDetection whose validation pipeline loads annotations.
+        checkpoint: Checkpoint of that config.
+        indices: Which images of ``val_dataloader.dataset``.
+        min_score: Instances with a lower score are left out.
+        cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
+
+    Returns:
+        The examples, the class names and the palette.
+    """
+    import cv2
+    import torch
+    from mmengine.dataset import pseudo_collate
+    from mmengine.registry import DATASETS, MODELS, init_default_scope
+    from mmengine.runner import load_checkpoint
+
+    from ..engine.launch import load_config
+
+    cfg = load_config(str(config), cfg_options)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    cfg.model.backbone.init_cfg = None  # the checkpoint has every weight
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
+    model.eval()
+    examples = []
+    for index in indices:
+        item = dataset[index]
+        with torch.no_grad():
+            sample = model.test_step(pseudo_collate([item]))[0]
+        image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
+        if 'pred_sem_seg' in sample:
+            truth, prediction = (sample.get(key).data[0].cpu().numpy() for key in ('gt_sem_seg', 'pred_sem_seg'))
+        else:
+            # The evaluation keeps only what the metric reads, so the truth comes from the input sample.
+            gt, pred = item['data_samples'].gt_instances, sample.pred_instances
+            pred = pred[pred.scores >= min_score].cpu().numpy()
+            truth = Instances(gt.masks.to_ndarray().astype(bool), np.asarray(gt.labels))
+            prediction = Instances(pred.masks.astype(bool), pred.labels, pred.scores)
+        examples.append(Example(image, truth, prediction))
+    return examples, dataset.metainfo['classes'], dataset.metainfo['palette']
+
+
+def _labels_in(content: np.ndarray | Instances, num_classes: int) -> set[int]:
+    """Class indices that occur in a label map or in instances."""
+    labels = np.unique(content.labels if isinstance(content, Instances) else content)
+    return {int(label) for label in labels if 0 <= label < num_classes}
+
+
+def _show_instances(
+    axis, image: np.ndarray, instances: Instances, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]
+) -> None:
+    """Show an image with painted masks, their borders, and the class name (and score in percent) of each."""
+    picture = image
+    for mask, label in zip(instances.masks, instances.labels):
+        picture = blend_labels(picture, np.where(mask, label, -1), palette, opacity=0.5)
+    axis.imshow(picture, interpolation='nearest')
+    for i, (mask, label) in enumerate(zip(instances.masks, instances.labels)):
+        if not mask.any():
+            continue
+        axis.contour(mask, levels=[0.5], colors='white', linewidths=1.8)
+        axis.contour(mask, levels=[0.5], colors=[np.array(palette[label]) / 255], linewidths=1.1)
+        text = classes[label] if instances.scores is None else f'{classes[label]} {100 * instances.scores[i]:.0f}'
+        y, x = (values.mean() for values in np.nonzero(mask))
+        axis.text(
+            x,
+            y,
+            text,
+            fontsize=6.5,
+            color='white',
+            ha='center',
+            va='center',
+            clip_on=True,
+            bbox=dict(facecolor=INK, alpha=0.7, edgecolor='none', pad=1),
+        )

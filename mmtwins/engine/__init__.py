@@ -1,0 +1,1 @@
+"""What configs and tools put around MMEngine's Runner: hooks, transforms, checks."""

@@ -1,0 +1,1 @@
+"""Predictions for images and videos, and what is made of them."""

@@ -1,0 +1,1 @@
+"""The backbones and the layers that they are made of."""

@@ -1,0 +1,495 @@
+"""Twins-SVT and Twins-PCPVT as backbones for dense prediction. Tokens stay contiguous (B, H, W, C) from end to end."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..weights.fitting import fit_backbone
+from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .bands import in_bands
+from .linear import TokenLinear
+
+ARCHITECTURES = {
+    'small': dict(
+        embed_dims=(64, 128, 256, 512), depths=(2, 2, 10, 4), num_heads=(2, 4, 8, 16), mlp_ratios=(4, 4, 4, 4)
+    ),
+    'base': dict(
+        embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), mlp_ratios=(4, 4, 4, 4)
+    ),
+    'large': dict(
+        embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), mlp_ratios=(4, 4, 4, 4)
+    ),
+}
+PCPVT_ARCHITECTURES = {
+    name: dict(embed_dims=(64, 128, 320, 512), depths=depths, num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))
+    for name, depths in dict(small=(3, 4, 6, 3), base=(3, 4, 18, 3), large=(3, 8, 27, 3)).items()
+}
+PATCH_PADDINGS = ('none', 'corner')
+MIN_INPUT_SIDE = 32
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch per sample, scaling the survivors by 1 / (1 - rate) (arXiv:1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        survives = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * survives.div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:.3f}'
+
+
+class PatchEmbed(nn.Module):
+    """Turn each square patch into one token: convolution with kernel = stride = patch side, then LayerNorm.
+
+    Args:
+        in_channels: Channels of the input map.
+        dim: Channels of a token.
+        patch_size: Side of a patch, in tokens of the input map (pixels for an image).
+        patch_padding: ``'none'`` drops the rows and columns that do not fill a patch (public code, timm),
+            ``'corner'`` completes them with zeros on the right and at the bottom (mmseg).
+
+    Source: ``PatchEmbed`` in the public Twins code.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, patch_padding: str) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.patch_padding = patch_padding
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, in_channels) -> (B, H / patch, W / patch, dim)."""
+        if self.patch_padding == 'corner':
+            (_, height, width, _), side = x.shape, self.patch_size
+            x = F.pad(
+                x, (0, 0, 0, (width + side - 1) // side * side - width, 0, (height + side - 1) // side * side - height)
+            )
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class PositionEncodingGenerator(nn.Module):
+    """Conditional position encoding: x plus a 3 x 3 depthwise convolution of x (PEG).
+
+    Source: CPVT (arXiv:2102.10882), section 3; ``PosCNN`` in the public Twins code.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).add_(x)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear, on the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = TokenLinear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = TokenLinear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps x alone for the gradient."""
+        return in_bands(
+            self._forward, x, num_channels=self.fc1.out_features, training=self.training, recompute=recompute
+        )
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.drop.p and self.training:
+            return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return self.fc2.after_gelu(self.fc1(x))
+
+
+class TwinsBlock(nn.Module):
+    """Pre-norm transformer block: x + DropPath(attention(norm1 x)), then x + DropPath(mlp(norm2 x)).
+
+    At inference on a CPU the second half runs band by band: a hook on ``norm2`` or ``mlp`` sees a large map in parts.
+
+    Args:
+        attn: Attention on (B, H, W, C).
+        dim: Channels C of a token.
+        mlp_ratio: Hidden channels of the MLP per token channel.
+        drop: Dropout rate in the MLP.
+        drop_path: Probability that a sample skips a branch; one draw per branch.
+    """
+
+    def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = attn
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps less of the MLP for the gradient."""
+        attended = self.attn(self.norm1(x))
+        if self.training or recompute:  # DropPath draws once for a sample, not for each band
+            return self._add(x, attended, recompute)
+        return in_bands(self._add, x, attended, num_channels=self.mlp.fc1.out_features)
+
+    def _add(self, x: Tensor, attended: Tensor, recompute: bool = False) -> Tensor:
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x), recompute))
+
+
+class TwinsBackbone(BaseModule):
+    """What both families share: four stages of patch embedding, blocks with a PEG after the first, and a norm.
+
+    Args:
+        architecture: ``embed_dims``, ``depths``, ``num_heads`` and ``mlp_ratios``, one value per stage each.
+        make_attention: Attention on (B, H, W, C) for (stage, block), both counted from 0.
+        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
+
+    The other arguments, what is raised and the source: see :class:`TwinsSVTBackbone`.
+    """
+
+    def __init__(
+        self,
+        *,
+        architecture: Mapping[str, Sequence],
+        make_attention: Callable[[int, int], nn.Module],
+        sr_ratios: Sequence[int],
+        in_channels: int,
+        patch_padding: str,
+        drop_rate: float,
+        drop_path_rate: float,
+        out_indices: Sequence[int],
+        norm_after_stage: bool | Sequence[bool],
+        with_cp: bool,
+        frozen_stages: int,
+        init_cfg: dict | list[dict] | None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        dims, depths = architecture['embed_dims'], architecture['depths']
+        num_stages = len(dims)
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'in_channels={in_channels!r}: give the number of channels of an image, such as 3')
+        _check_choice('patch_padding', patch_padding, PATCH_PADDINGS)
+        _check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        _check_out_indices(out_indices, num_stages)
+        if isinstance(norm_after_stage, bool):
+            norm_after_stage = (norm_after_stage,) * num_stages
+        elif not _is_sequence(norm_after_stage) or len(norm_after_stage) != num_stages:
+            raise ValueError(
+                f'norm_after_stage={norm_after_stage!r}: give one bool, or one for each of {num_stages} stages'
+            )
+        if frozen_stages not in range(-1, num_stages):
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is out of range: the stages are 0 to {num_stages - 1}; -1 freezes none'
+            )
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+        num_blocks = sum(depths)
+        drop_paths = iter([drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)])
+
+        self.patch_embeds = nn.ModuleList()
+        self.pos_drops = nn.ModuleList()
+        self.pos_block = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        self.norm_list = nn.ModuleList()
+        patch_size, stride, self.min_input_side = 4, 1, MIN_INPUT_SIDE
+        for i in range(max(out_indices) + 1):
+            dim, mlp_ratio = dims[i], architecture['mlp_ratios'][i]
+            self.patch_embeds.append(PatchEmbed(in_channels, dim, patch_size, patch_padding))
+            self.pos_drops.append(nn.Dropout(drop_rate))
+            self.blocks.append(
+                nn.ModuleList(
+                    TwinsBlock(make_attention(i, j), dim, mlp_ratio, drop_rate, next(drop_paths))
+                    for j in range(depths[i])
+                )
+            )
+            self.pos_block.append(PositionEncodingGenerator(dim))
+            self.norm_list.append(nn.LayerNorm(dim, eps=1e-6) if norm_after_stage[i] else nn.Identity())
+            stride *= patch_size
+            self.min_input_side = max(self.min_input_side, stride * sr_ratios[i])
+            in_channels, patch_size = dim, 2
+
+        self.apply(_init_weights)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute multi-scale features.
+
+        Args:
+            x: Images, (B, in_channels, H, W), at least 32 x 32 pixels.
+
+        Returns:
+            One contiguous (B, C_i, H_i, W_i) map per entry of ``out_indices``; stage i has stride 4 * 2^i pixels.
+
+        Raises:
+            ValueError: The image is too small or has another number of channels.
+        """
+        self._check_input(x)
+        features = {}
+        x = x.permute(0, 2, 3, 1).contiguous()
+        stages = zip(self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list, strict=True)
+        for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
+            x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
+            for j, block in enumerate(blocks):
+                recompute = self.with_cp and x.requires_grad
+                x = checkpoint(block, x, recompute, use_reentrant=False) if recompute else block(x)
+                if j == 0:
+                    x = pos_block(x)
+            x = norm(x)
+            if i in self.out_indices:
+                # mmcv's RoIAlign takes any memory for contiguous: channels-last maps would give wrong features.
+                features[i] = x.permute(0, 3, 1, 2).contiguous()
+        return tuple(features[i] for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'TwinsBackbone':
+        """Set training mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        for parts in (self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list):
+            for part in parts[: self.frozen_stages + 1]:
+                part.eval()
+                part.requires_grad_(False)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}: set in_channels, or '
+                "load grey images with color_type='color'"
+            )
+        if min(x.shape[2:]) < self.min_input_side:
+            raise ValueError(
+                f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
+                f'{self.min_input_side} x {self.min_input_side} pixels; resize or pad it'
+            )
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # Every way of loading ends here: init_cfg, load_from, resume, load_state_dict. MMEngine only logs when a
+        # checkpoint does not fit.
+        own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+        fit = fit_backbone(own, self.state_dict())
+        print_log(fit.summary, logger='current')
+        for warning in fit.warnings:
+            print_log(warning, logger='current', level=logging.WARNING)
+        state_dict.update({prefix + name: value for name, value in fit.weights.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@MODELS.register_module()
+class TwinsSVTBackbone(TwinsBackbone):
+    """Twins-SVT: local (LSA) and global sub-sampled attention (GSA) in turn, four scales of features.
+
+    Weights are initialised on construction: linear layers from a truncated normal of std 0.02, convolutions from
+    a normal of std sqrt(2 / fan_out), biases 0, norms 1 and 0. Stages after the last one in ``out_indices`` do not
+    exist, so every parameter gets a gradient.
+
+    Args:
+        arch: ``'small'``, ``'base'``, ``'large'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` and
+            ``mlp_ratios`` with one value per stage.
+        in_channels: Channels of the image.
+        window_sizes: Side of an LSA window per stage, in tokens.
+        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
+        window_padding: What LSA does where a window side does not divide the feature map: ``'masked'``, ``'zero'``
+            or ``'meituan'``, see :class:`LocallyGroupedSelfAttention`.
+        patch_padding: What happens to rows and columns that do not fill a patch: ``'none'`` or ``'corner'``, see
+            :class:`PatchEmbed`.
+        qkv_bias: Whether the q, k and v projections have a bias.
+        drop_rate: Dropout rate after the patch embeddings, the attention outputs and in the MLPs.
+        attn_drop_rate: Dropout rate of the attention weights.
+        drop_path_rate: Stochastic depth, rising linearly from 0 in the first block to this rate in the last.
+        out_indices: Stages to return, in this order.
+        norm_after_stage: LayerNorm at the end of each stage, whose output is returned and goes into the next stage;
+            True, False or one bool per stage.
+        with_cp: Recompute each block in the backward pass instead of keeping its activations.
+        frozen_stages: Stages 0 to ``frozen_stages`` get no gradient and stay in eval mode; -1 freezes none.
+        init_cfg: Initialisation as in MMEngine.
+
+    Raises:
+        ValueError: An argument is out of its range, or lengths do not match the number of stages.
+
+    Source: Twins (arXiv:2104.13840), section 3.2 and table 1; ``segmentation/gvt.py`` of the public code.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: str | Mapping[str, Sequence] = 'small',
+        in_channels: int = 3,
+        window_sizes: Sequence[int] = (7, 7, 7, 7),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        window_padding: str = 'masked',
+        patch_padding: str = 'none',
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        norm_after_stage: bool | Sequence[bool] = True,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        architecture = resolve_architecture(arch, ARCHITECTURES)
+        dims, num_heads = architecture['embed_dims'], architecture['num_heads']
+        _check_per_stage('window_sizes', window_sizes, len(dims))
+        _check_per_stage('sr_ratios', sr_ratios, len(dims))
+        _check_choice('window_padding', window_padding, WINDOW_PADDINGS)
+        _check_rates(attn_drop_rate=attn_drop_rate)
+
+        def make_attention(i: int, j: int) -> nn.Module:
+            rates = dict(attn_drop=attn_drop_rate, proj_drop=drop_rate)
+            if j % 2 == 0:
+                return LocallyGroupedSelfAttention(
+                    dims[i], num_heads[i], window_sizes[i], window_padding, qkv_bias, **rates
+                )
+            return GlobalSubsampledAttention(dims[i], num_heads[i], sr_ratios[i], qkv_bias, **rates)
+
+        super().__init__(
+            architecture=architecture,
+            make_attention=make_attention,
+            sr_ratios=sr_ratios,
+            in_channels=in_channels,
+            patch_padding=patch_padding,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            norm_after_stage=norm_after_stage,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+        )
+
+
+@MODELS.register_module()
+class TwinsPCPVTBackbone(TwinsBackbone):
+    """Twins-PCPVT: global sub-sampled attention (GSA) in every block, four scales of features.
+
+    Args:
+        arch: ``'small'``, ``'base'``, ``'large'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` and
+            ``mlp_ratios`` with one value per stage.
+        norm_after_stage: As in :class:`TwinsSVTBackbone`; the public PCPVT has no such norm, so False.
+
+    The other arguments, initialisation and what is raised: see :class:`TwinsSVTBackbone`; there are no windows.
+
+    Source: Twins (arXiv:2104.13840), section 3.1 and table 1; ``segmentation/gvt.py`` of the public code.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: str | Mapping[str, Sequence] = 'small',
+        in_channels: int = 3,
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        patch_padding: str = 'none',
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        norm_after_stage: bool | Sequence[bool] = False,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES)
+        dims, num_heads = architecture['embed_dims'], architecture['num_heads']
+        _check_per_stage('sr_ratios', sr_ratios, len(dims))
+        _check_rates(attn_drop_rate=attn_drop_rate)
+        super().__init__(
+            architecture=architecture,
+            make_attention=lambda i, _: GlobalSubsampledAttention(
+                dims[i], num_heads[i], sr_ratios[i], qkv_bias, attn_drop=attn_drop_rate, proj_drop=drop_rate
+            ),
+            sr_ratios=sr_ratios,
+            in_channels=in_channels,
+            patch_padding=patch_padding,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices,
+            norm_after_stage=norm_after_stage,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+            init_cfg=init_cfg,
+        )
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        fan_out = height * width * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    else:
+        return  # LayerNorm starts as 1 and 0
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def resolve_architecture(
+    arch: str | Mapping[str, Sequence], named: Mapping[str, Mapping[str, Sequence]]
+) -> Mapping[str, Sequence]:
+    """embed_dims, depths, num_heads and mlp_ratios, checked, one value per stage each."""
+    keys = ('embed_dims', 'depths', 'num_heads', 'mlp_ratios')
+    if isinstance(arch, str):
+        _check_choice('arch', arch, tuple(named))
+        arch = named[arch]
+    elif not isinstance(arch, Mapping) or set(arch) != set(keys):
+        given = list(arch) if isinstance(arch, Mapping) else arch
+        raise ValueError(f'arch={given!r}: give one of {", ".join(named)}, or a dict of exactly {keys}')
+    num_stages = len(arch['embed_dims']) if _is_sequence(arch['embed_dims']) else 0
+    for key in keys:
+        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages, int | float if key == 'mlp_ratios' else int)
+    for dim, heads in zip(arch['embed_dims'], arch['num_heads'], strict=True):
+        if dim % heads:
+            raise ValueError(
+                f'embed_dims={arch["embed_dims"]} is not divisible by num_heads={arch["num_heads"]}: {dim} channels '
+                f'cannot be shared by {heads} heads'
+            )
+    return arch
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f'{name}={value!r} is unknown: choose one of {", ".join(allowed)}')
+
+
+def _check_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f'{name}={rate} is not a rate: give a number from 0 up to, but not including, 1')
+
+
+def _is_sequence(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def _check_per_stage(name: str, values: Sequence, num_stages: int, kind: type = int) -> None:
+    if not _is_sequence(values) or len(values) != num_stages or not num_stages:
+        raise ValueError(f'{name}={values!r} does not match the {num_stages} stages: give one value per stage')
+    if not all(isinstance(value, kind) and value > 0 for value in values):
+        raise ValueError(f'{name}={values!r}: give a positive {"integer" if kind is int else "number"} per stage')
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
+    valid = _is_sequence(out_indices) and len(out_indices) == len(set(out_indices)) > 0
+    if not valid or not set(out_indices) <= set(range(num_stages)):
+        raise ValueError(f'out_indices={out_indices!r}: give different stages out of 0 to {num_stages - 1}')

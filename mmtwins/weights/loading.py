@@ -1,0 +1,277 @@
+"""Read checkpoints from files, URLs and hubs without running the code that they may hold.
+
+Importing this module replaces the loaders of MMEngine's ``CheckpointLoader``, so that everything that reads through it
+(``init_cfg``, ``load_from``, MMSegmentation's and MMDetection's own tools) reads as weights only.
+"""
+
+import argparse
+import hashlib
+import io
+import pickle
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.fileio import get_file_backend
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import Tensor
+
+from .formats import unwrap
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # NumPy 1
+    from numpy.core import multiarray
+
+HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
+CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
+FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
+
+
+def read_checkpoint(path: str) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint, of whichever model.
+
+    Args:
+        path: File (.pth, .safetensors), URL or ``hf-hub:`` reference.
+
+    Returns:
+        Its tensors by name, see :func:`mmtwins.weights.formats.unwrap`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: A reference to the hub without huggingface_hub.
+        OSError: It cannot be fetched.
+        ValueError: It is no checkpoint, is damaged, or would run code when loaded.
+    """
+    checkpoint = load_safely(path)
+    with naming_checkpoint(path):
+        return unwrap(checkpoint)
+
+
+@contextmanager
+def naming_checkpoint(path: str | Path) -> Iterator[None]:
+    """Name the checkpoint in a ValueError raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'checkpoint {path}: {error}') from None
+
+
+def load_safely(path: str) -> Any:
+    """What a checkpoint holds, all of it; arguments and errors as those of :func:`read_checkpoint`."""
+    if not is_remote(path) and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist: give the path of a .pth or .safetensors file')
+    try:
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        raise ValueError(
+            f'checkpoint {path} is refused: besides weights it holds {found[1] if found else "something"}, which could '
+            'run code, or it is no checkpoint at all. Get it as plain weights, from its author'
+        ) from None
+    except (ImportError, ValueError):
+        raise
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file fails anywhere in the unpickler
+        if isinstance(error, OSError) and is_remote(path):
+            raise OSError(f'checkpoint {path} cannot be fetched: {error}') from None
+        raise ValueError(
+            f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
+        ) from None
+
+
+def is_remote(path: str) -> bool:
+    """Whether a checkpoint is named by a URL or a reference to a hub."""
+    return '://' in str(path) or str(path).startswith(HUB_SCHEMES)
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_file(filename: str, map_location: Any = None) -> Any:
+    """Load a local file: .safetensors, or what ``torch.save`` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        pickle.UnpicklingError: It holds more than weights, see :func:`allow_mmengine_checkpoints`.
+        ValueError: A .safetensors file is damaged.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'{filename} can not be found.')
+    return _read_file(path, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """Fetch a URL into torch's cache and load the file as weights only; raises OSError, and as :func:`load_from_file`.
+
+    MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
+    """
+    return _read_file(_fetch(filename), map_location, is_remote=True)
+
+
+@CheckpointLoader.register_scheme(prefixes=('modelzoo://', 'torchvision://'), force=True)
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    """Load ``torchvision://NAME``, see :func:`load_from_http`."""
+    return load_from_http(_look_up(filename, mmengine_checkpoint.get_torchvision_models()), map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), force=True)
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
+    """Load ``open-mmlab://NAME`` from a URL or a file in MMEngine's home folder, see :func:`load_from_http`."""
+    models = mmengine_checkpoint.get_external_models()
+    renamed = mmengine_checkpoint.get_deprecated_model_names()
+    location = _look_up(filename, {**models, **{old: models[new] for old, new in renamed.items() if new in models}})
+    if location.startswith(('http://', 'https://')):
+        return load_from_http(location, map_location)
+    return load_from_file(str(Path(mmengine_checkpoint._get_mmengine_home()) / location), map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes='mmcls://', force=True)
+def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
+    """Load the backbone of ``mmcls://NAME``, see :func:`load_from_http`."""
+    checkpoint = load_from_http(_look_up(filename, mmengine_checkpoint.get_mmcls_models()), map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+
+
+@CheckpointLoader.register_scheme(prefixes=[r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], force=True)
+def load_from_ceph(filename: str, map_location: Any = None, backend: str = 'petrel') -> Any:
+    """Load from an object store through MMEngine's file backend, as weights only."""
+    content = get_file_backend(filename, backend_args={'backend': backend}).get(filename)
+    return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+
+
+@CheckpointLoader.register_scheme(prefixes='pavi://', force=True)
+def load_from_pavi(filename: str, map_location: Any = None) -> Any:
+    """Load from SenseTime's model cloud, as weights only; raises ImportError without its package."""
+    try:
+        from pavi import modelcloud
+    except ImportError as error:
+        raise ImportError(f'{filename} needs the package pavi') from error
+    model = modelcloud.get(filename.removeprefix('pavi://'))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(model.name).name
+        model.download(str(path))
+        return _read_file(path, map_location, is_remote=True)
+
+
+@CheckpointLoader.register_scheme(prefixes=HUB_SCHEMES, force=True)
+def load_from_hub(filename: str, map_location: Any = None) -> Any:
+    """Load ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` from the Hugging Face hub or its local cache.
+
+    Without a file it is ``model.safetensors``, else ``pytorch_model.bin``.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: The reference is none.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise ImportError(f"{filename} needs huggingface_hub: pip install 'mmtwins[hub]'") from error
+    found = re.fullmatch(r'hf[-_]hub:([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?', filename)
+    if not found:
+        raise ValueError(f'{filename!r}: give hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION or hf-hub:OWNER/NAME/FILE')
+    repository, revision, file = found.groups()
+    if file is None:
+        try:
+            path = hf_hub_download(repository, 'model.safetensors', revision=revision)
+        except EntryNotFoundError:
+            path = hf_hub_download(repository, 'pytorch_model.bin', revision=revision)
+    else:
+        path = hf_hub_download(repository, file, revision=revision)
+    return _read_file(Path(path), map_location, is_remote=True)
+
+
+def _read_file(path: Path, map_location: Any, is_remote: bool = False) -> Any:
+    """Read a file as weights only; torch before 2.6 cannot read MMEngine's own so, and trusts local files."""
+    if path.suffix == '.safetensors':
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+        try:
+            return {name: value.to(device) for name, value in load_file(path).items()}
+        except SafetensorError as error:
+            raise ValueError(f'checkpoint {path} cannot be read, it is incomplete or damaged: {error}') from None
+    return torch.load(path, map_location=map_location, weights_only=is_remote or CAN_ALLOW_TYPES)
+
+
+def _look_up(filename: str, models: dict[str, str]) -> str:
+    """Where a named model lies."""
+    name = filename.partition('://')[2]
+    if name not in models:
+        raise ValueError(f'{filename}: there is no model of this name; the names are {", ".join(sorted(models))}')
+    return models[name]
+
+
+def _fetch(url: str) -> Path:
+    """Download a URL into torch's cache, unless it is there, on the first process first; raises OSError."""
+    path = _cache_path(url)
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        _download(url, path)
+    if world_size > 1:
+        torch.distributed.barrier()
+        _download(url, path)  # on machines that do not share the cache with the first one
+    return path
+
+
+def _cache_path(url: str) -> Path:
+    """Where a URL is kept: by name if the name carries a hash of the content, else in a folder of its own."""
+    name = Path(urlsplit(url).path).name
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    if re.search(r'-[0-9a-f]{8,}\.\w+$', name):
+        return folder / name
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def _download(url: str, path: Path) -> None:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine's Runner writes.
+
+    Registers exactly the types that they contain besides tensors and plain data: ``HistoryBuffer`` of the message
+    hub, and NumPy arrays and scalars of the number types. A ``HistoryBuffer`` names its statistics through
+    ``getattr``, which could reach anything, so a look-up confined to these stands in for it. ``argparse.Namespace`` is
+    what the public training code keeps its options in.
+
+    Source: ``MessageHub.state_dict`` and ``HistoryBuffer.__getstate__`` in MMEngine 0.10.
+    """
+    if not CAN_ALLOW_TYPES:
+        return  # torch < 2.6 loads everything unless told otherwise, and takes no names for what is safe
+    number_types = (np.bool_, np.int32, np.int64, np.float32, np.float64)
+    named: list[Callable | tuple[Callable, str]] = [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(number)) for number in number_types),
+        (_get_statistics_method, 'builtins.getattr'),
+        argparse.Namespace,
+    ]
+    for package in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 write one name and read the other
+        named.append((multiarray.scalar, f'{package}.multiarray.scalar'))
+        named.append((multiarray._reconstruct, f'{package}.multiarray._reconstruct'))
+    torch.serialization.add_safe_globals(named)
+
+
+def _get_statistics_method(owner: type, name: str) -> Callable:
+    """``getattr`` as MMEngine's checkpoints need it, and nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise ValueError(f'a checkpoint may not look up {name!r} of {owner!r}')
+    return getattr(HistoryBuffer, name)

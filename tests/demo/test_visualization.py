@@ -1,0 +1,119 @@
+"""Training curves and pictures of predictions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmtwins.demo.figures import Example, Instances, draw_examples, draw_training_curves, read_scalars
+from mmtwins.plotting import blend_labels
+
+cv2 = pytest.importorskip('cv2')
+pytest.importorskip('matplotlib')
+
+CLASSES = ('sand', 'ball', 'kite')
+PALETTE = ((221, 204, 119), (204, 102, 119), (51, 34, 136))
+
+
+def write_run(work_dir, name, records, rest=''):
+    path = work_dir / name / 'vis_data/scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps(record) + '\n' for record in records) + rest)
+
+
+def training(*steps, loss=1.0):
+    return [dict(lr=1e-3, loss=loss, iter=step, step=step) for step in steps]
+
+
+def read_picture(path):
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def count_colour(picture, colour, tolerance=2):
+    return int((np.abs(picture.astype(int) - colour).max(axis=-1) <= tolerance).sum())
+
+
+def test_scalars_of_a_resumed_training(tmp_path):
+    """Iterations 30 and 40 were trained, lost with the checkpoint, and trained again."""
+    write_run(tmp_path, '20260101_100000', training(10, 20, 30, 40), rest='{"lr": 0.001, "lo')
+    write_run(tmp_path, '20260101_110000', [*training(30, 40, loss=0.5), dict(mIoU=70.0, step=40)])
+    records = read_scalars(tmp_path)
+    assert [(r['step'], r.get('loss')) for r in records] == [(10, 1.0), (20, 1.0), (30, 0.5), (40, None), (40, 0.5)]
+    assert records[3]['mIoU'] == 70.0
+
+
+def test_scalars_without_a_run(tmp_path):
+    assert read_scalars(tmp_path) == []
+    assert read_scalars(tmp_path / 'missing') == []
+
+
+def test_training_curves(tmp_path):
+    records = [*training(10, 20, 30), dict(mIoU=20.0, step=15), dict(mIoU=40.0, step=30)]
+    detection = [*training(5, 25), {'coco/segm_mAP_50': 0.4, 'step': 25}]
+    runs = {'UPerNet': records, 'Mask R-CNN': detection}
+    metrics = {'UPerNet': {'mIoU': 'mIoU'}, 'Mask R-CNN': {'coco/segm_mAP_50': 'mask AP50'}}
+    path = draw_training_curves(runs, metrics, tmp_path / 'deep/curves.png')
+    picture = read_picture(path)
+    height, width = picture.shape[:2]
+    blue = (0, 114, 178)
+    for row in range(2):
+        for column in range(3):
+            panel = picture[
+                row * height // 2 : (row + 1) * height // 2, column * width // 3 : (column + 1) * width // 3
+            ]
+            assert count_colour(panel, blue) > 20, (row, column)
+
+
+def test_percent_and_fraction_share_an_axis(tmp_path):
+    """mmseg's 40.0 and COCO's 0.4 are drawn at the same height."""
+    seg = draw_training_curves({'a': [dict(mIoU=40.0, step=9)]}, {'a': {'mIoU': 'x'}}, tmp_path / 'seg.png')
+    det = draw_training_curves({'a': [{'coco/m': 0.4, 'step': 9}]}, {'a': {'coco/m': 'x'}}, tmp_path / 'det.png')
+    assert np.array_equal(read_picture(seg), read_picture(det))
+
+
+def test_blend_labels():
+    image = np.full((2, 3, 3), 100, np.uint8)
+    labels = np.array([[0, 1, 255], [2, -1, 3]])
+    blended = blend_labels(image, labels, PALETTE, opacity=0.5)
+    assert blended[0, 0].tolist() == [161, 152, 110]  # halfway from 100 to the colour, rounded half up
+    assert blended[0, 1].tolist() == [152, 101, 110]
+    for unpainted in (blended[0, 2], blended[1, 1], blended[1, 2]):
+        assert unpainted.tolist() == [100, 100, 100]
+    assert image.min() == image.max() == 100
+
+
+def test_segmentation_examples(tmp_path):
+    image = np.zeros((40, 40, 3), np.uint8)
+    truth = np.zeros((40, 40), np.uint8)
+    truth[:20] = 1
+    prediction = np.full((40, 40), 2)
+    path = draw_examples([Example(image, truth, prediction)] * 2, CLASSES, PALETTE, tmp_path / 'seg.png')
+    picture = read_picture(path)
+    width = picture.shape[1]
+    shades = [tuple(round(0.65 * value) for value in colour) for colour in PALETTE]
+    columns = [picture[:, i * width // 3 : (i + 1) * width // 3] for i in range(3)]
+    areas = [[count_colour(column, shade) for shade in shades] for column in columns]
+    assert areas[0] == [0, 0, 0]
+    assert areas[1][0] == pytest.approx(areas[1][1], rel=0.1) and areas[1][2] == 0
+    assert areas[2][:2] == [0, 0] and areas[2][2] == pytest.approx(2 * areas[1][0], rel=0.1)
+
+
+def test_detection_examples(tmp_path):
+    image = np.zeros((40, 40, 3), np.uint8)
+    mask = np.zeros((1, 40, 40), bool)
+    mask[0, 4:36, 4:36] = True
+    truth = Instances(mask, np.array([1]))
+    missed = Instances(np.zeros((0, 40, 40), bool), np.zeros(0, int), np.zeros(0))
+    found = Instances(mask, np.array([1]), np.array([0.87]))
+    picture = read_picture(draw_examples([Example(image, truth, missed)], CLASSES, PALETTE, tmp_path / 'missed.png'))
+    shade = tuple(round(0.5 * value) for value in PALETTE[1])
+    width = picture.shape[1]
+    thirds = [count_colour(picture[:, i * width // 3 : (i + 1) * width // 3], shade) for i in range(3)]
+    assert thirds[0] == thirds[2] == 0 < thirds[1]
+    both = read_picture(draw_examples([Example(image, truth, found)], CLASSES, PALETTE, tmp_path / 'found.png'))
+    assert count_colour(both, shade) > 1.8 * thirds[1]
+
+
+def test_no_examples(tmp_path):
+    with pytest.raises(ValueError, match='at least one'):
+        draw_examples([], CLASSES, PALETTE, tmp_path / 'none.png')

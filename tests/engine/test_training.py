@@ -1,0 +1,298 @@
+"""Both tasks through the tools on generated data: train, checkpoint, resume, test, and what happens on bad input."""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmtwins.engine.launch import build_runner, load_config
+
+pytest.importorskip('mmseg')
+pytest.importorskip('mmdet')
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+(SEG_CONFIG,) = (CONFIGS / 'toy').glob('upernet*.py')
+(DET_CONFIG,) = (CONFIGS / 'toy').glob('mask-rcnn*.py')
+RunTool = Callable[..., subprocess.CompletedProcess]
+
+
+def options(data_root: Path, max_iters: int = 2, **kwargs) -> list[str]:
+    settings = {
+        'data_root': data_root,
+        'train_dataloader.batch_size': 2,
+        'train_cfg.max_iters': max_iters,
+        'train_cfg.val_interval': 100,
+        'default_hooks.checkpoint.interval': 1,
+        'default_hooks.logger.interval': 1,
+        **kwargs,
+    }
+    return ['--cfg-options', *(f'{key}={value}' for key, value in settings.items())]
+
+
+@pytest.fixture(scope='module', params=['segmentation', 'detection'])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> tuple:
+    """(config, data root, work directory after two iterations, a fresh folder)"""
+    config, data = (SEG_CONFIG, 'ade') if request.param == 'segmentation' else (DET_CONFIG, 'coco')
+    folder = tmp_path_factory.mktemp(request.param)
+    work_dir = folder / 'work'
+    cfg = load_config(str(config), {'data_root': str(toy_data / data), 'train_dataloader.batch_size': 2})
+    cfg.train_cfg.update(max_iters=2, val_interval=100)
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.default_hooks.logger.interval = 1
+    cfg.update(work_dir=str(work_dir), launcher='none')
+    build_runner(cfg).train()
+    return config, toy_data / data, work_dir, folder
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+class Recorder(Hook):
+    """Keeps what a Runner starts from."""
+
+    priority = 'LOWEST'
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        if not hasattr(self, 'iteration'):
+            self.iteration = runner.iter
+            self.rate = runner.optim_wrapper.get_lr()['lr'][0]
+            self.weights = {k: v.clone() for k, v in runner.model.state_dict().items()}
+            state = runner.optim_wrapper.state_dict()['state']
+            self.moments = {k: (v['step'].item(), v['exp_avg'].clone()) for k, v in state.items()}
+
+
+def test_resume_continues_at_the_iteration_with_the_same_optimizer_state(trained: tuple, tmp_path: Path) -> None:
+    config, data_root, work_dir, _ = trained
+    shutil.copytree(work_dir, tmp_path / 'work')
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'work' / 'iter_2.pth'))
+    cfg = load_config(str(config), {'data_root': str(data_root), 'train_dataloader.batch_size': 2})
+    cfg.train_cfg.update(max_iters=3, val_interval=100)
+    cfg.update(work_dir=str(tmp_path / 'work'), launcher='none', resume=True)
+    recorder = Recorder()
+    runner = build_runner(cfg)
+    runner.register_hook(recorder)
+    runner.train()
+    checkpoint = torch.load(work_dir / 'iter_2.pth', weights_only=True)
+    assert recorder.iteration == 2
+    assert runner.iter == 3
+    for name, value in checkpoint['state_dict'].items():
+        assert torch.equal(recorder.weights[name], value), name
+    saved = checkpoint['optimizer']['state']
+    assert len(saved) == len(recorder.moments) > 50
+    for index, (step, exp_avg) in recorder.moments.items():
+        assert step == saved[index]['step'] == 2
+        assert torch.equal(exp_avg, saved[index]['exp_avg'])
+    warm_up = cfg.param_scheduler[0]
+    factor = warm_up.start_factor + (1 - warm_up.start_factor) * 2 / (warm_up.end - warm_up.begin - 1)
+    assert recorder.rate == pytest.approx(cfg.optim_wrapper.optimizer.lr * factor)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) -> None:
+    config, data_root, *_ = trained
+    if config != SEG_CONFIG:
+        pytest.skip('two-stage detectors choose numbers of boxes in Python, which no compiler follows')
+    losses = []
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for i, compiled in enumerate([False, dict(backend='aot_eager')]):
+        cfg = load_config(str(config), {'data_root': str(data_root), 'train_dataloader.batch_size': 2})
+        cfg.train_cfg.update(max_iters=2, val_interval=100)
+        cfg.default_hooks.logger.interval = 1
+        cfg.update(work_dir=str(tmp_path / str(i)), launcher='none', compile=compiled)
+        runner = build_runner(cfg)
+        runner.train()
+        losses.append(runner.message_hub.get_scalar('train/loss').data[0])
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert len(losses[0]) == 2
+
+
+def test_train_and_resume_from_the_command_line(trained: tuple, run_tool: RunTool, tmp_path: Path) -> None:
+    config, data_root, *_ = trained
+    work_dir = tmp_path / 'work'
+    first = run_tool('train.py', config, '--work-dir', work_dir, *options(data_root, 1))
+    assert first.returncode == 0, first.stderr
+    losses = [float(loss) for loss in re.findall(r'Iter\(train\).* loss: ([\d.]+)', first.stdout + first.stderr)]
+    assert len(losses) == 1
+    assert np.isfinite(losses[0])
+    second = run_tool('train.py', config, '--work-dir', work_dir, '--resume', *options(data_root, 2))
+    assert second.returncode == 0, second.stderr
+    output = second.stdout + second.stderr
+    assert 'resumed epoch: 0, iter: 1' in output
+    assert len(re.findall(r'Iter\(train\)', output)) == 1
+    assert (work_dir / 'iter_2.pth').is_file()
+
+
+def test_test_evaluates_paints_and_writes_predictions(trained: tuple, run_tool: RunTool, tmp_path: Path) -> None:
+    config, data_root, work_dir, _ = trained
+    is_detection = config == DET_CONFIG
+    out = tmp_path / ('predictions.pkl' if is_detection else 'predictions')
+    result = run_tool(
+        'test.py', config, work_dir / 'iter_2.pth', '--work-dir', tmp_path / 'test', '--show-dir', tmp_path / 'show',
+        '--out', out, '--cfg-options', f'data_root={data_root}',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert ('coco/segm_mAP_50:' if is_detection else 'mIoU:') in result.stdout + result.stderr
+    painted = [path for path in (tmp_path / 'show').rglob('*') if path.suffix in ('.png', '.jpg')]
+    assert len(painted) == 4
+    assert all(cv2.imread(str(path)).std() > 0 for path in painted)
+    if is_detection:
+        predictions = pickle.loads(out.read_bytes())
+        assert len(predictions) == 4
+        assert {'bboxes', 'scores', 'labels', 'masks'} <= set(predictions[0]['pred_instances'])
+    else:
+        images = sorted(out.glob('*.png'))
+        assert len(images) == 4
+        num_classes = load_config(str(config)).model.decode_head.num_classes
+        labels = cv2.imread(str(images[0]), cv2.IMREAD_UNCHANGED)
+        assert 1 <= labels.min() <= labels.max() <= num_classes  # as in the annotations, where 0 is other
+
+
+def test_published_config_loses_syncbn_without_distribution_and_tests_at_several_scales(
+    toy_data: Path, run_tool: RunTool, tmp_path: Path
+) -> None:
+    config = tmp_path / 'small.py'
+    small = dict(embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1))
+    config.write_text(
+        f"_base_ = '{CONFIGS}/ade20k/upernet_twins-svt-s_8xb2-160k_ade20k-512x512.py'\n"
+        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{small})),\n'
+        '    decode_head=dict(in_channels=[8, 8, 8, 8], channels=8), auxiliary_head=dict(in_channels=8, channels=8))\n'
+    )
+    cfg = load_config(str(config), {'data_root': str(toy_data / 'ade')})
+    cfg.update(work_dir=str(tmp_path / 'work'), launcher='none')
+    runner = build_runner(cfg)
+    norms = [m for m in runner.model.modules() if 'BatchNorm' in type(m).__name__]
+    assert len(norms) > 5
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in norms)
+    log = next((tmp_path / 'work').glob('*/*.log')).read_text()
+    assert len(re.findall('SyncBN.* will be automatically reverted to BatchNormXd', log)) == 1
+    torch.save({'state_dict': runner.model.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
+    result = run_tool(
+        'test.py',
+        config,
+        tmp_path / 'a.pth',
+        '--tta',
+        '--cfg-options',
+        f'data_root={toy_data / "ade"}',
+        'test_dataloader.dataset.indices=1',
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r'Iter\(test\) \[1/1\].*mIoU: [\d.]+', result.stdout + result.stderr)
+
+
+def test_tta_is_refused_where_the_config_has_none(run_tool: RunTool, tmp_path: Path) -> None:
+    result = run_tool('test.py', CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-1x_coco.py', 'a.pth', '--tta')
+    assert result.returncode == 1
+    assert 'has no tta_model and tta_pipeline (MMDetection 3.3 has none for masks)' in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('trained', ['segmentation'], indirect=True)
+def test_foreign_missing_and_dangerous_checkpoints_leave_the_work_directory_alone(
+    trained: tuple, run_tool: RunTool, tmp_path: Path
+) -> None:
+    config, data_root, work_dir, _ = trained
+    before = read_files(work_dir)
+    witness = tmp_path / 'witness'
+
+    class RunsCommand:
+        def __reduce__(self) -> tuple:
+            return os.system, (f'touch {witness}',)
+
+    torch.save({'state_dict': {'conv1.weight': torch.zeros(1)}}, tmp_path / 'foreign.pth')
+    torch.save({'state_dict': {}, 'meta': RunsCommand()}, tmp_path / 'evil.pth')
+    for name, message in [
+        ('absent.pth', 'does not exist'),
+        ('foreign.pth', 'no weight in the checkpoint fits the backbone'),
+        ('evil.pth', 'is refused: besides weights it holds posix.system, which could run code'),
+    ]:
+        result = run_tool(
+            'test.py', config, tmp_path / name, '--work-dir', work_dir, '--cfg-options', f'data_root={data_root}'
+        )
+        assert result.returncode == 1
+        assert f'error: checkpoint {tmp_path / name}' in result.stderr
+        assert message in result.stderr
+        assert 'Traceback' not in result.stderr
+    assert not witness.exists()
+    assert read_files(work_dir) == before
+
+
+@pytest.mark.parametrize('trained', ['segmentation'], indirect=True)
+def test_missing_data_config_and_wrong_arguments_leave_the_work_directory_alone(
+    trained: tuple, run_tool: RunTool, tmp_path: Path
+) -> None:
+    config, data_root, work_dir, _ = trained
+    before = {name: content for name, content in read_files(work_dir).items() if name.endswith('.pth')}
+    for arguments, message in [
+        ([config, *options(tmp_path / 'nowhere')], f'needs {tmp_path}/nowhere/images/training, which does not exist'),
+        (['absent.py'], 'config absent.py does not exist'),
+        ([config, *options(data_root, **{'model.backbone.window_padding': 'x'})], "window_padding='x' is unknown"),
+        ([config, '--resume', tmp_path / 'a.pth', *options(data_root)], 'a.pth does not exist'),
+        ([config, '--amp', *options(data_root)], '--amp needs a GPU'),
+    ]:
+        if '--amp' in arguments and torch.cuda.is_available():
+            continue
+        result = run_tool('train.py', *arguments, '--work-dir', work_dir)
+        assert result.returncode == 1
+        assert 'error: ' in result.stderr
+        assert message in result.stderr
+        assert 'Traceback' not in result.stderr
+    after = {name: content for name, content in read_files(work_dir).items() if name.endswith('.pth')}
+    assert after == before
+
+
+def corrupt_label(root: Path) -> str:
+    path = sorted((root / 'annotations' / 'training').iterdir())[0]
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[5, 5] = 200
+    cv2.imwrite(str(path), labels)
+    return rf'{path.name} has the label 200, but labels go from 0 to \d+'
+
+
+def truncate_image(root: Path) -> str:
+    path = sorted((root / 'images' / 'training').iterdir())[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return f'(failed to load image: .*{path.name}|{path.name} is truncated)'
+
+
+@pytest.mark.parametrize('damage', [corrupt_label, truncate_image])
+def test_damaged_files_are_named(damage: Callable[[Path], str], toy_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_data / 'ade', tmp_path / 'ade')
+    message = damage(tmp_path / 'ade')
+    cfg = load_config(str(SEG_CONFIG), {'data_root': str(tmp_path / 'ade'), 'train_dataloader.batch_size': 8})
+    cfg.train_cfg.update(max_iters=1, val_interval=100)
+    cfg.update(work_dir=str(tmp_path / 'work'), launcher='none')
+    with pytest.raises((ValueError, AssertionError), match=message):
+        build_runner(cfg).train()
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'expected'),
+    [
+        ('dist_train.sh', ['C.py', '8', '--amp'], '--nproc_per_node=8 .*train.py C.py --launcher pytorch --amp'),
+        ('dist_test.sh', ['C.py', 'x.pth', '4', '--tta'],
+         '--nproc_per_node=4 .*test.py C.py x.pth --launcher pytorch --tta'),
+        ('slurm_train.sh', ['part', 'job', 'C.py', 'work', '--amp'],
+         '--partition=part --job-name=job .*train.py C.py --work-dir work --launcher slurm --amp'),
+    ],
+)  # fmt: skip
+def test_launchers_call_torchrun_and_slurm(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
+    for name in ('torchrun', 'srun'):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+    command = [str(CONFIGS.parent / 'tools' / script)]
+    result = subprocess.run(command + arguments, env=env, capture_output=True, text=True)
+    assert re.search(expected, result.stdout), result
+    assert subprocess.run(command, env=env, capture_output=True).returncode == 2

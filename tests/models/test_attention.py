@@ -1,0 +1,155 @@
+"""LSA against a naive loop over windows, GSA against plain attention, and the known faults of public code."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from mmtwins.models import attention
+from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from mmtwins.models.windows import merge_windows, partition_windows, window_regions
+
+DIM, HEADS, WINDOW = 8, 2, 3
+SIZES = {'none': (6, 9), 'bottom': (7, 6), 'right': (6, 8), 'both': (7, 8), 'smaller than a window': (2, 2)}
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(N, d), (M, d), (M, d) -> (N, d), written out."""
+    return (q @ k.T / q.shape[-1] ** 0.5).softmax(dim=-1) @ v
+
+
+def naive_lsa(attn: LocallyGroupedSelfAttention, x: Tensor, padding_attends: bool) -> Tensor:
+    """Pads, then loops over batch, windows and heads: what the public code means to compute."""
+    batch, height, width, dim = x.shape
+    size, head_dim = attn.window_size, dim // attn.num_heads
+    padded_h, padded_w = -height % size + height, -width % size + width
+    padded = x.new_zeros(batch, padded_h, padded_w, dim)
+    padded[:, :height, :width] = x
+    is_real = torch.zeros(padded_h, padded_w, dtype=torch.bool)
+    is_real[:height, :width] = True
+    out = torch.zeros_like(padded)
+    for b, top, left in itertools.product(range(batch), range(0, padded_h, size), range(0, padded_w, size)):
+        window = (slice(top, top + size), slice(left, left + size))
+        real = is_real[window].reshape(-1)
+        qkv = torch.nn.functional.linear(padded[(b, *window)].reshape(-1, dim), attn.qkv.weight, attn.qkv.bias)
+        q, k, v = qkv.split(dim, dim=-1)
+        keys = torch.ones_like(real) if padding_attends else real
+        heads = [
+            softmax_attention(q[:, channels], k[keys][:, channels], v[keys][:, channels])
+            for channels in (slice(h * head_dim, (h + 1) * head_dim) for h in range(attn.num_heads))
+        ]
+        out[(b, *window)] = attn.proj(torch.cat(heads, dim=-1)).reshape(size, size, dim)
+    return out[:, :height, :width]
+
+
+def make_lsa(window_padding: str, qkv_bias: bool = True) -> LocallyGroupedSelfAttention:
+    torch.manual_seed(0)
+    attn = LocallyGroupedSelfAttention(DIM, HEADS, WINDOW, window_padding, qkv_bias)
+    if qkv_bias:
+        torch.nn.init.normal_(attn.qkv.bias)
+    return attn
+
+
+@pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize('qkv_bias', [True, False])
+@pytest.mark.parametrize('window_padding', ['masked', 'zero'])
+def test_lsa_equals_naive_loop(window_padding: str, qkv_bias: bool, size: tuple[int, int]) -> None:
+    attn = make_lsa(window_padding, qkv_bias)
+    x = torch.randn(2, *size, DIM)
+    assert_close(attn(x), naive_lsa(attn, x, padding_attends=window_padding == 'zero'), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('axes', SIZES)
+def test_meituan_is_zero_where_one_axis_is_padded_and_masked_elsewhere(axes: str) -> None:
+    x = torch.randn(2, *SIZES[axes], DIM)
+    masked, zero, meituan = (make_lsa(mode)(x) for mode in ('masked', 'zero', 'meituan'))
+    assert torch.equal(meituan, zero if axes in ('bottom', 'right') else masked)
+    assert torch.equal(zero, masked) == (axes == 'none')
+
+
+def test_masked_windows_equal_attention_on_the_cut_out_region() -> None:
+    # The public mask ``mask[:, -pad:]`` with pad 0 covers everything, so padding attended with one axis padded.
+    attn = make_lsa('masked')
+    x = torch.randn(1, 6, 8, DIM)
+    assert_close(attn(x)[:, 3:6, 6:8], attn(x[:, 3:6, 6:8]))
+    # What stands beyond a window's border has no influence on it.
+    changed = x.clone()
+    changed[:, :, 6:] = 100.0
+    assert_close(attn(changed)[:, :, :6], attn(x)[:, :, :6], rtol=0, atol=0)
+
+
+def test_gsa_equals_attention_over_convolved_sub_windows() -> None:
+    torch.manual_seed(0)
+    attn = GlobalSubsampledAttention(DIM, HEADS, sr_ratio=2)
+    x = torch.randn(2, 5, 7, DIM)  # the last row and column fill no sub-window
+    patches = x[:, :4, :6].reshape(2, 2, 2, 3, 2, DIM).permute(0, 1, 3, 5, 2, 4).reshape(2, 6, -1)
+    representatives = attn.norm(patches @ attn.sr.weight.reshape(DIM, -1).T + attn.sr.bias)
+    head_dim = DIM // HEADS
+    for b in range(2):
+        q = attn.q(x[b].reshape(35, DIM))
+        k, v = attn.kv(representatives[b]).split(DIM, dim=-1)
+        heads = [
+            softmax_attention(q[:, channels], k[:, channels], v[:, channels])
+            for channels in (slice(h * head_dim, (h + 1) * head_dim) for h in range(HEADS))
+        ]
+        expected = attn.proj(torch.cat(heads, dim=-1)).reshape(5, 7, DIM)
+        assert_close(attn(x)[b], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gsa_with_ratio_one_is_plain_multi_head_attention() -> None:
+    torch.manual_seed(0)
+    attn = GlobalSubsampledAttention(DIM, HEADS, sr_ratio=1)
+    plain = torch.nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+    plain.in_proj_weight.data = torch.cat([attn.q.weight, attn.kv.weight])
+    plain.in_proj_bias.data = torch.cat([attn.q.bias, attn.kv.bias])
+    plain.out_proj = attn.proj
+    x = torch.randn(2, 4, 5, DIM)
+    tokens = x.reshape(2, 20, DIM)
+    assert_close(attn(x).reshape(2, 20, DIM), plain(tokens, tokens, tokens)[0], rtol=1e-5, atol=1e-6)
+    assert not hasattr(attn, 'sr')
+    assert not hasattr(attn, 'norm')
+
+
+@pytest.mark.parametrize('window_padding', ['masked', 'zero', 'meituan'])
+def test_gradients_of_cut_windows_match_the_naive_loop(window_padding: str) -> None:
+    attn = make_lsa(window_padding)
+    x = torch.randn(1, 7, 8, DIM, requires_grad=True)
+    weight = torch.randn(1, 7, 8, DIM)
+    wanted = [x, attn.qkv.weight, attn.qkv.bias, attn.proj.weight]
+    actual = torch.autograd.grad((attn(x) * weight).sum(), wanted)
+    naive = naive_lsa(attn, x, padding_attends=window_padding == 'zero')
+    assert_close(actual, torch.autograd.grad((naive * weight).sum(), wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_more_windows_than_a_kernel_takes_are_attended_in_parts(monkeypatch) -> None:
+    attn = make_lsa('zero')
+    x = torch.randn(3, 7, 8, DIM)
+    expected = attn(x)
+    monkeypatch.setattr(attention, 'MAX_BATCH', 5)
+    assert_close(attn(x), expected)
+
+
+def test_windows_hold_neighbours_and_merge_back() -> None:
+    x = torch.arange(2 * 4 * 7).reshape(2, 4, 7, 1)
+    regions = window_regions(4, 7, 3)
+    assert [(r.side_h, r.side_w) for r in regions] == [(3, 3), (3, 1), (1, 3), (1, 1)]
+    tokens = partition_windows(x, regions)
+    assert tokens[:18, 0].tolist() == [0, 1, 2, 7, 8, 9, 14, 15, 16, 3, 4, 5, 10, 11, 12, 17, 18, 19]
+    assert tokens[-2:, 0].tolist() == [27, 55]  # the corner of each image
+    parts = tokens.split([2 * region.num_tokens for region in regions])
+    assert torch.equal(merge_windows(parts, regions, x.shape), x)
+
+
+def test_attention_dropout_acts_in_training_only() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 6, DIM)
+    modules = [
+        LocallyGroupedSelfAttention(DIM, HEADS, WINDOW, attn_drop=0.5),
+        GlobalSubsampledAttention(DIM, HEADS, 2, attn_drop=0.5),
+    ]
+    for attn in modules:
+        assert not torch.equal(attn(x), attn(x))
+        attn.eval()
+        assert torch.equal(attn(x), attn(x))

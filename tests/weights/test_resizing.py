@@ -1,0 +1,91 @@
+"""Sub-sampling kernels for other ratios."""
+
+import pytest
+import torch
+
+from mmtwins import TwinsSVTBackbone
+from mmtwins.weights.resizing import fit_sr_kernels, resize_sr_kernel
+
+TINY = dict(embed_dims=(8, 16), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(2, 2))
+
+
+def tiny_backbone(sr_ratios: tuple[int, int], window: int = 4) -> TwinsSVTBackbone:
+    torch.manual_seed(0)
+    return TwinsSVTBackbone(
+        arch=TINY, window_sizes=(window, window), sr_ratios=sr_ratios, out_indices=(0, 1), drop_path_rate=0.0
+    ).eval()
+
+
+@pytest.mark.parametrize(('old', 'new'), [(8, 14), (8, 3), (4, 9), (2, 2), (3, 1)])
+def test_the_sum_of_a_kernel_stays(old: int, new: int) -> None:
+    weight = torch.randn(5, 6, old, old)
+    resized = resize_sr_kernel(weight, new)
+    assert resized.shape == (5, 6, new, new)
+    torch.testing.assert_close(resized.sum((2, 3)), weight.sum((2, 3)))
+    if old == new:
+        assert torch.equal(resized, weight)
+
+
+def test_a_map_seen_at_another_resolution_gives_the_same_representatives() -> None:
+    weight, x = torch.randn(5, 6, 4, 4).double(), torch.randn(1, 6, 12, 8).double()
+    finer = x.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    torch.testing.assert_close(
+        torch.conv2d(finer, resize_sr_kernel(weight, 12), stride=12), torch.conv2d(x, weight, stride=4)
+    )
+
+
+def test_resizing_and_back_keeps_type_and_device() -> None:
+    weight = torch.randn(2, 2, 4, 4, dtype=torch.float16)
+    assert resize_sr_kernel(weight, 8).dtype == torch.float16
+    # Doubling cuts each cell into four equal parts, and halving adds them up again.
+    torch.testing.assert_close(resize_sr_kernel(resize_sr_kernel(weight, 8), 4), weight)
+
+
+def test_windows_change_freely() -> None:
+    weights = tiny_backbone((4, 2), window=4).state_dict()
+    fitted, changes = fit_sr_kernels(weights, tiny_backbone((4, 2), window=7).state_dict())
+    assert not changes
+    assert all(fitted[name] is value for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ((4, 2), (6, 2), '1 GSA sub-sampling kernels resized, sr_ratio 4 in the checkpoint and 6 in the backbone'),
+        ((4, 1), (4, 3), '1 GSA sub-sampling kernels started as means, sr_ratio 1 in the checkpoint and 3'),
+        ((4, 2), (4, 1), '1 GSA sub-sampling kernels dropped, sr_ratio 2 in the checkpoint and 1'),
+    ],
+)
+def test_a_checkpoint_of_another_ratio_fits(old: tuple, new: tuple, message: str) -> None:
+    source, target = tiny_backbone(old), tiny_backbone(new)
+    weights = source.state_dict()
+    before = {name: value.clone() for name, value in weights.items()}
+    fitted, (change,) = fit_sr_kernels(weights, target.state_dict())
+    assert message in change
+    assert all(torch.equal(weights[name], value) for name, value in before.items())
+    target.load_state_dict(fitted)  # strict
+    untouched = [name for name in before if '.attn.sr.' not in name and '.attn.norm.' not in name]
+    assert all(torch.equal(fitted[name], before[name]) for name in untouched)
+    # On a constant image every sub-window is the same, so resized kernels give what the old ones gave.
+    if 'resized' in change:
+        image = torch.ones(1, 3, 96, 96)
+        for a, b in zip(source(image), target(image)):
+            torch.testing.assert_close(a[..., 1:-1, 1:-1], b[..., 1:-1, 1:-1], atol=1e-4, rtol=1e-3)
+
+
+def test_a_mean_is_what_stands_in() -> None:
+    target = tiny_backbone((4, 3))
+    fitted, _ = fit_sr_kernels(tiny_backbone((4, 1)).state_dict(), target.state_dict())
+    x = torch.randn(1, 16, 9, 6)
+    means = torch.conv2d(x, fitted['blocks.1.1.attn.sr.weight'], fitted['blocks.1.1.attn.sr.bias'], stride=3)
+    torch.testing.assert_close(means, torch.nn.functional.avg_pool2d(x, 3))
+
+
+def test_another_architecture_is_left_to_the_check_of_shapes() -> None:
+    torch.manual_seed(0)
+    wide = TwinsSVTBackbone(
+        arch={**TINY, 'embed_dims': (16, 32)}, window_sizes=(4, 4), sr_ratios=(2, 2), out_indices=(0, 1)
+    )
+    fitted, changes = fit_sr_kernels(wide.state_dict(), tiny_backbone((4, 2)).state_dict())
+    assert not changes
+    assert fitted.keys() == wide.state_dict().keys()
