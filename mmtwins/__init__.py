@@ -13,6 +13,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .engine.hooks import CheckBatchSizeHook, FitCheckpointHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
+from .models.fast_path import fast_path
 from .weights.loading import allow_mmengine_checkpoints
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     'FitCheckpointHook',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
+    'fast_path',
     'infer',
 ]
 

@@ -15,6 +15,8 @@ from ..engine.launch import load_config
 from ..inference.inferencers import build_inferencer, check_device, prepare_config
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsBackbone
+from ..models.layers import stage_stride
+from ..models.windows import padding_attends
 from ..weights.fitting import fit_model
 from ..weights.loading import naming_checkpoint, read_checkpoint
 
@@ -173,7 +175,7 @@ def _check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None
 
 def _map_point(stage: int, block: int, module: nn.Module, x: Tensor, point: tuple[float, float]) -> AttentionMap:
     """What a point attends to, from the input of an attention module, (H, W, C)."""
-    stride = 4 * 2 ** (stage - 1)
+    stride = stage_stride(stage - 1)
     height, width = x.shape[:2]
     row, column = min(int(point[1] // stride), height - 1), min(int(point[0] // stride), width - 1)
     weights, _ = attend(module, x, row, column)
@@ -231,8 +233,7 @@ def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column:
     size = module.window_size
     top, left = row // size * size, column // size * size
     window = x[top : top + size, left : left + size]
-    needs_padding = [length % size > 0 for length in x.shape[:2]]
-    if module.window_padding == 'zero' or (module.window_padding == 'meituan' and sum(needs_padding) == 1):
+    if padding_attends(module.window_padding, *x.shape[:2], size):
         window = F.pad(window, (0, 0, 0, size - window.shape[1], 0, size - window.shape[0]))
     return window
 

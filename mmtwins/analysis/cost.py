@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from ..models.backbone import (
-    ARCHITECTURES,
-    MIN_INPUT_SIDE,
-    PCPVT_ARCHITECTURES,
-    TwinsBlock,
-    TwinsSVTBackbone,
-    resolve_architecture,
-)
+from ..models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, TwinsSVTBackbone, resolve_architecture
+from ..models.block import TwinsBlock
+from ..models.layers import MIN_INPUT_SIDE, map_sizes, patch_size
+from ..models.windows import num_windows, padding_attends, window_regions
 from .counting import CONVENTION as CONVENTION
 from .counting import Complexity as Complexity
 from .counting import Cost as Cost
@@ -88,17 +84,19 @@ def lsa_macs(height: int, width: int, dim: int, window_size: int, window_padding
         width: W, in tokens.
         dim: Channels of a token.
         window_size: Side of a window, in tokens; windows cut by the border are smaller.
-        window_padding: ``'masked'``, ``'zero'`` or ``'meituan'``; padding that attends completes the keys of cut windows.
+        window_padding: As the backbone's; padding tokens that attend are projected and counted as all others.
 
     Returns:
         MACs by part: ``projections`` (qkv and output) and ``attention`` (both products).
     """
-    cut_axes = (height % window_size > 0) + (width % window_size > 0)
-    if window_padding == 'zero' or (window_padding == 'meituan' and cut_axes == 1):
-        pairs = height * width * window_size**2
+    tokens = projected = height * width
+    if padding_attends(window_padding, height, width, window_size):
+        projected = num_windows(height, window_size) * num_windows(width, window_size) * window_size**2
+        pairs = projected * window_size**2
     else:
-        pairs = _pairs_in_windows(height, window_size) * _pairs_in_windows(width, window_size)
-    return dict(projections=4 * height * width * dim**2, attention=2 * pairs * dim)
+        regions = window_regions(height, width, window_size)
+        pairs = sum(region.num_tokens * region.side_h * region.side_w for region in regions)
+    return dict(projections=(3 * projected + tokens) * dim**2, attention=2 * pairs * dim)
 
 
 def gsa_macs(height: int, width: int, dim: int, sr_ratio: int) -> dict[str, int]:
@@ -125,17 +123,6 @@ def gsa_macs(height: int, width: int, dim: int, sr_ratio: int) -> dict[str, int]
 def num_keys(height: int, width: int, sr_ratio: int) -> int:
     """How many sub-windows fit, and so how many keys every token sees in GSA; sizes in tokens."""
     return (height // sr_ratio) * (width // sr_ratio)
-
-
-def map_sizes(height: int, width: int, num_stages: int = 4, patch_padding: str = 'none') -> list[tuple[int, int]]:
-    """Feature-map sizes of the stages, in tokens, for an image of ``height`` x ``width`` pixels."""
-    sizes = []
-    for i in range(num_stages):
-        patch = 4 if i == 0 else 2
-        fill = patch - 1 if patch_padding == 'corner' else 0
-        height, width = (height + fill) // patch, (width + fill) // patch
-        sizes.append((height, width))
-    return sizes
 
 
 def backbone_macs(
@@ -177,9 +164,8 @@ def backbone_macs(
     for i, (dim, (map_height, map_width)) in enumerate(zip(dims, sizes)):
         tokens, depth = map_height * map_width, architecture['depths'][i]
         num_lsa = 0 if window_sizes is None else (depth + 1) // 2
-        patch_area = 16 if i == 0 else 4
         macs = dict(
-            patch_embed=tokens * dim * in_channels * patch_area,
+            patch_embed=tokens * dim * in_channels * patch_size(i) ** 2,
             peg=tokens * dim * 9,
             mlp=depth * 2 * tokens * dim * int(dim * architecture['mlp_ratios'][i]),
         )
@@ -423,8 +409,3 @@ def compare_calibrated(
                 seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
             rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
     return rows
-
-
-def _pairs_in_windows(side: int, window_size: int) -> int:
-    """Pairs of positions of an axis that share a window."""
-    return side // window_size * window_size**2 + (side % window_size) ** 2

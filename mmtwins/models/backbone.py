@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-import torch.nn.functional as F
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..weights.fitting import fit_backbone
-from .attention import WINDOW_PADDINGS, GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from .bands import in_bands
-from .linear import TokenLinear
+from . import fast_path
+from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .block import TwinsBlock
+from .layers import MIN_INPUT_SIDE, PATCH_PADDINGS, PatchEmbed, PositionEncodingGenerator, patch_size, stage_stride
+from .windows import WINDOW_PADDINGS
 
 ARCHITECTURES = {
     'small': dict(
@@ -30,125 +32,6 @@ PCPVT_ARCHITECTURES = {
     name: dict(embed_dims=(64, 128, 320, 512), depths=depths, num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))
     for name, depths in dict(small=(3, 4, 6, 3), base=(3, 4, 18, 3), large=(3, 8, 27, 3)).items()
 }
-PATCH_PADDINGS = ('none', 'corner')
-MIN_INPUT_SIDE = 32
-
-
-class DropPath(nn.Module):
-    """Drop a residual branch per sample, scaling the survivors by 1 / (1 - rate) (arXiv:1603.09382)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.rate == 0.0 or not self.training:
-            return x
-        survives = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
-        return x * survives.div_(1 - self.rate)
-
-    def extra_repr(self) -> str:
-        return f'rate={self.rate:.3f}'
-
-
-class PatchEmbed(nn.Module):
-    """Turn each square patch into one token: convolution with kernel = stride = patch side, then LayerNorm.
-
-    Args:
-        in_channels: Channels of the input map.
-        dim: Channels of a token.
-        patch_size: Side of a patch, in tokens of the input map (pixels for an image).
-        patch_padding: ``'none'`` drops the rows and columns that do not fill a patch (public code, timm),
-            ``'corner'`` completes them with zeros on the right and at the bottom (mmseg).
-
-    Source: ``PatchEmbed`` in the public Twins code.
-    """
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int, patch_padding: str) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.patch_padding = patch_padding
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, in_channels) -> (B, H / patch, W / patch, dim)."""
-        if self.patch_padding == 'corner':
-            (_, height, width, _), side = x.shape, self.patch_size
-            x = F.pad(
-                x, (0, 0, 0, (width + side - 1) // side * side - width, 0, (height + side - 1) // side * side - height)
-            )
-        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-
-
-class PositionEncodingGenerator(nn.Module):
-    """Conditional position encoding: x plus a 3 x 3 depthwise convolution of x (PEG).
-
-    Source: CPVT (arXiv:2102.10882), section 3; ``PosCNN`` in the public Twins code.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).add_(x)
-
-
-class Mlp(nn.Module):
-    """Linear, exact GELU, Linear, on the last axis."""
-
-    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = TokenLinear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = TokenLinear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps x alone for the gradient."""
-        return in_bands(
-            self._forward, x, num_channels=self.fc1.out_features, training=self.training, recompute=recompute
-        )
-
-    def _forward(self, x: Tensor) -> Tensor:
-        if self.drop.p and self.training:
-            return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        return self.fc2.after_gelu(self.fc1(x))
-
-
-class TwinsBlock(nn.Module):
-    """Pre-norm transformer block: x + DropPath(attention(norm1 x)), then x + DropPath(mlp(norm2 x)).
-
-    At inference on a CPU the second half runs band by band: a hook on ``norm2`` or ``mlp`` sees a large map in parts.
-
-    Args:
-        attn: Attention on (B, H, W, C).
-        dim: Channels C of a token.
-        mlp_ratio: Hidden channels of the MLP per token channel.
-        drop: Dropout rate in the MLP.
-        drop_path: Probability that a sample skips a branch; one draw per branch.
-    """
-
-    def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = attn
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
-
-    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); ``recompute`` keeps less of the MLP for the gradient."""
-        attended = self.attn(self.norm1(x))
-        if self.training or recompute:  # DropPath draws once for a sample, not for each band
-            return self._add(x, attended, recompute)
-        return in_bands(self._add, x, attended, num_channels=self.mlp.fc1.out_features)
-
-    def _add(self, x: Tensor, attended: Tensor, recompute: bool = False) -> Tensor:
-        x = x + self.drop_path(attended)
-        return x + self.drop_path(self.mlp(self.norm2(x), recompute))
 
 
 class TwinsBackbone(BaseModule):
@@ -208,10 +91,10 @@ class TwinsBackbone(BaseModule):
         self.pos_block = nn.ModuleList()
         self.blocks = nn.ModuleList()
         self.norm_list = nn.ModuleList()
-        patch_size, stride, self.min_input_side = 4, 1, MIN_INPUT_SIDE
+        self.min_input_side = MIN_INPUT_SIDE
         for i in range(max(out_indices) + 1):
             dim, mlp_ratio = dims[i], architecture['mlp_ratios'][i]
-            self.patch_embeds.append(PatchEmbed(in_channels, dim, patch_size, patch_padding))
+            self.patch_embeds.append(PatchEmbed(in_channels, dim, patch_size(i), patch_padding))
             self.pos_drops.append(nn.Dropout(drop_rate))
             self.blocks.append(
                 nn.ModuleList(
@@ -221,9 +104,8 @@ class TwinsBackbone(BaseModule):
             )
             self.pos_block.append(PositionEncodingGenerator(dim))
             self.norm_list.append(nn.LayerNorm(dim, eps=1e-6) if norm_after_stage[i] else nn.Identity())
-            stride *= patch_size
-            self.min_input_side = max(self.min_input_side, stride * sr_ratios[i])
-            in_channels, patch_size = dim, 2
+            self.min_input_side = max(self.min_input_side, stage_stride(i) * sr_ratios[i])
+            in_channels = dim
 
         self.apply(_init_weights)
         self._freeze_stages()
@@ -247,8 +129,7 @@ class TwinsBackbone(BaseModule):
         for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
             x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
             for j, block in enumerate(blocks):
-                recompute = self.with_cp and x.requires_grad
-                x = checkpoint(block, x, recompute, use_reentrant=False) if recompute else block(x)
+                x = self._checkpoint(block, x) if self.with_cp and x.requires_grad else block(x)
                 if j == 0:
                     x = pos_block(x)
             x = norm(x)
@@ -256,6 +137,12 @@ class TwinsBackbone(BaseModule):
                 # mmcv's RoIAlign takes any memory for contiguous: channels-last maps would give wrong features.
                 features[i] = x.permute(0, 3, 1, 2).contiguous()
         return tuple(features[i] for i in self.out_indices)
+
+    @staticmethod
+    def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return checkpoint(block, x, use_reentrant=False)
+        return checkpoint(block, x, use_reentrant=False, context_fn=fast_path.checkpoint_contexts)
 
     def train(self, mode: bool = True) -> 'TwinsBackbone':
         """Set training mode; frozen stages stay in eval mode."""
@@ -351,7 +238,7 @@ class TwinsSVTBackbone(TwinsBackbone):
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
         _check_per_stage('window_sizes', window_sizes, len(dims))
         _check_per_stage('sr_ratios', sr_ratios, len(dims))
-        _check_choice('window_padding', window_padding, WINDOW_PADDINGS)
+        _check_choice('window_padding', window_padding, tuple(WINDOW_PADDINGS))
         _check_rates(attn_drop_rate=attn_drop_rate)
 
         def make_attention(i: int, j: int) -> nn.Module:

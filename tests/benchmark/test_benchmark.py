@@ -15,7 +15,7 @@ from mmtwins.benchmark import report
 from mmtwins.benchmark.measure import Task, Timing, time_in_turn
 from mmtwins.benchmark.peers import OURS, PEERS, build_backbone, installed_peers
 from mmtwins.markdown import update_section
-from mmtwins.models.backbone import TwinsBlock
+from mmtwins.models.block import TwinsBlock
 
 TASK = Task('inference', 64, 64)
 

@@ -8,7 +8,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
 from mmtwins.engine.launch import load_config
-from mmtwins.models.backbone import PositionEncodingGenerator
+from mmtwins.models.layers import PositionEncodingGenerator
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')

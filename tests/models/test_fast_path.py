@@ -1,326 +1,210 @@
-"""What makes the backbone fast, counted rather than timed: copies, kernels, saved bytes; and the paths of each way to run."""
+"""When the fast path runs, and that it computes what the plain modules compute."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch._dynamo.testing import CompileCounterWithBackend
-from torch.autograd.profiler_util import FunctionEvent
-from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmtwins import TwinsSVTBackbone
-from mmtwins.models import attention, bands
-from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention, attend_in_chunks
-from mmtwins.models.bands import in_bands
-from mmtwins.models.linear import TokenLinear
+import mmtwins
+from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
+from mmtwins.models import fast_ops, fast_path
+from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from mmtwins.models.block import TwinsBlock
 
-ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
-
-
-@pytest.fixture
-def two_threads():
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip('needs oneDNN')
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='needs oneDNN')
+ARCH = dict(embed_dims=(32, 64), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(4, 4))
 
 
-def largest(tensors: Iterable[torch.Tensor]) -> float:
-    """The largest magnitude in tensors; NaN if there is one."""
-    return torch.stack([tensor.abs().max() for tensor in tensors]).max().item()
-
-
-def record(function: Callable[[], object]) -> list[FunctionEvent]:
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        function()
-    return list(profiler.events())
-
-
-def count_calls(function: Callable[[], object]) -> Counter:
-    """How often each operator ran."""
-    return Counter(event.name for event in record(function))
-
-
-def count_copies(function: Callable[[], object]) -> int:
-    """How often activations were copied; convolutions and products may order weights and spread biases inside."""
-
-    def is_inside(event: FunctionEvent, names: tuple[str, ...]) -> bool:
-        return event.cpu_parent is not None and (event.cpu_parent.name in names or is_inside(event.cpu_parent, names))
-
-    names = ('aten::_convolution', 'aten::addmm')
-    return sum(event.name in ('aten::copy_', 'aten::cat') and not is_inside(event, names) for event in record(function))
-
-
-def saved_bytes(function: Callable[[], object]) -> int:
-    """Bytes that autograd keeps for the backward pass, parameters excluded, each storage once."""
-    storages = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor._base is not None and tensor._base.is_leaf):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = function()
-    del result
-    return sum(storages.values())
-
-
-def make_model(**kwargs) -> TwinsSVTBackbone:
+def make_block(attention: str = 'lsa', **rates: float) -> TwinsBlock:
     torch.manual_seed(0)
-    return TwinsSVTBackbone(arch=ARCH, **kwargs)
+    attn = dict(
+        lsa=lambda: LocallyGroupedSelfAttention(32, 2, 7, 'zero', attn_drop=rates.get('attn_drop', 0.0)),
+        gsa=lambda: GlobalSubsampledAttention(32, 2, 2),
+        mha=lambda: GlobalSubsampledAttention(32, 2, 1),
+    )[attention]()
+    return TwinsBlock(attn, 32, 4, rates.get('drop', 0.0), rates.get('drop_path', 0.0))
 
 
-@pytest.mark.usefixtures('two_threads')
-@pytest.mark.parametrize('size', [(14, 21), (16, 21), (16, 23)], ids=['whole', 'one border', 'two borders'])
-def test_local_attention_copies_each_token_once_per_order(size: tuple[int, int]) -> None:
-    attn = LocallyGroupedSelfAttention(64, 2, 7).eval()
-    x = torch.randn(2, *size, 64)
-    regions = {(14, 21): 1, (16, 21): 2, (16, 23): 4}[size]
-    with torch.no_grad():
-        attn(x)
-        assert count_copies(lambda: attn(x)) == 2 * regions  # into windows and back
+def make_tokens(**kwargs) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(2, 9, 15, 32, **kwargs)
 
 
-@pytest.mark.usefixtures('two_threads')
-@pytest.mark.parametrize('sr_ratio', [1, 2])
-def test_global_attention_copies_nothing(sr_ratio: int) -> None:
-    attn = GlobalSubsampledAttention(64, 2, sr_ratio).eval()
-    x = torch.randn(2, 20, 20, 64)  # too few for attention in chunks
-    with torch.no_grad():
-        attn(x)
-        assert count_copies(lambda: attn(x)) == 0
+@pytest.mark.parametrize('attention', ['lsa', 'gsa', 'mha'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('mode', ['inference', 'evaluation with a gradient', 'training'])
+def test_it_runs_for_plain_blocks_and_equals_the_modules(attention: str, dtype: torch.dtype, mode: str) -> None:
+    block = make_block(attention, drop_path=0.5).to(dtype).train(mode == 'training')
+    x = make_tokens(dtype=dtype).requires_grad_()
+    tolerance = dict(rtol=1e-5, atol=1e-5) if dtype == torch.float32 else dict(rtol=0.05, atol=0.05)
+    with torch.set_grad_enabled(mode != 'inference'):
+        assert fast_path.applies(block, x)
+        results = []
+        for enabled in (True, False):
+            with mmtwins.fast_path(enabled):
+                assert fast_path.applies(block, x) == enabled
+                torch.manual_seed(2)
+                out = block(x)
+            grads = () if mode == 'inference' else torch.autograd.grad(out.float().sum(), [x, *block.parameters()])
+            results.append((out, grads))
+    assert_close(results[0][0], results[1][0], **tolerance)
+    for fast, plain in zip(results[0][1], results[1][1], strict=True):
+        assert (fast - plain).abs().max() <= (1e-4 if dtype == torch.float32 else 0.1) * (1 + plain.abs().max())
 
 
-@pytest.mark.usefixtures('two_threads')
-def test_the_backbone_copies_images_windows_and_returned_maps_only() -> None:
-    model = make_model().eval()
-    x = torch.randn(1, 3, 224, 448)
-    with torch.no_grad():
-        model(x)
-        copies = count_copies(lambda: model(x))
-    windows = 4 * 2  # 7 divides 56 x 112, 28 x 56, 14 x 28 and 7 x 14 tokens: into windows and back in each stage
-    assert copies == 1 + windows + 4
+def test_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = make_block(), make_tokens()
+    assert fast_path.applies(block, x)
+    with mmtwins.fast_path(False):
+        assert not fast_path.applies(block, x)
+        with mmtwins.fast_path(True):
+            assert fast_path.applies(block, x)
+        assert not fast_path.applies(block, x)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not fast_path.applies(block, x)
+    monkeypatch.setenv('MMTWINS_FAST_PATH', '0')
+    assert not fast_path.applies(block, x)
+    with mmtwins.fast_path(True):
+        assert not fast_path.applies(block, x)
+    monkeypatch.setenv('MMTWINS_FAST_PATH', '1')
+    assert fast_path.applies(block, x)
+    with pytest.raises(KeyError), mmtwins.fast_path(False):
+        raise KeyError
+    assert fast_path.applies(block, x)
 
 
-@pytest.mark.usefixtures('two_threads')
-def test_projections_run_as_convolutions_on_a_cpu_in_float32() -> None:
-    torch.manual_seed(0)
-    linear, x = TokenLinear(64, 96), torch.randn(2, 20, 30, 64, requires_grad=True)
-    assert count_calls(lambda: linear(x))['aten::mkldnn_convolution'] == 1
-    assert count_calls(lambda: linear(x[:, :2]))['aten::mkldnn_convolution'] == 0  # too small for it
-    assert count_calls(lambda: linear.bfloat16()(x.bfloat16()))['aten::mkldnn_convolution'] == 0
-    linear.float()
-    plain = torch.nn.functional.linear(x, linear.weight, linear.bias)
-    assert_close(linear(x), plain)
-    inputs, weight = [x, linear.weight, linear.bias], torch.randn(2, 20, 30, 96)
-    actual, expected = (torch.autograd.grad(out, inputs, weight) for out in (linear(x), plain))
-    assert_close(actual, expected, rtol=1e-4, atol=2e-4)  # sums over 1200 tokens
-    without_bias = TokenLinear(64, 96, bias=False)
-    assert_close(without_bias(x), x @ without_bias.weight.T)
-    permuted = x.transpose(1, 2)
-    assert_close(linear(permuted), plain.transpose(1, 2))
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
 
 
-def test_bands_equal_the_whole_map(monkeypatch) -> None:
-    for kwargs in [dict(), dict(window_padding='zero'), dict(window_padding='meituan'), dict(with_cp=True)]:
-        model = make_model(**kwargs).eval()
-        for size in [(224, 224), (260, 300), (224, 300)]:
-            x = torch.randn(2, 3, *size)
-            with torch.no_grad():
-                monkeypatch.setattr(bands, 'BAND_ELEMENTS', 2**40)
-                whole = model(x)
-                monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
-                assert_close(model(x), whole)
+class Subclass(nn.Linear):
+    pass
 
 
-def test_bands_are_multiples_of_the_window_and_only_without_gradients(monkeypatch) -> None:
-    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
-    heights, x = [], torch.randn(2, 16, 5, 4)
-
-    def double(band: torch.Tensor) -> torch.Tensor:
-        heights.append(band.shape[1])
-        return 2 * band
-
-    with torch.no_grad():
-        assert torch.equal(in_bands(double, x, num_channels=12, multiple=7), 2 * x)
-    assert heights == [7, 7, 2]
-    heights.clear()
-    assert torch.equal(in_bands(double, x, num_channels=12, multiple=7), 2 * x)
-    assert heights == [16]
+def _replace(block: TwinsBlock, name: str, make: Callable[[nn.Module], nn.Module]) -> None:
+    parent = block.get_submodule(name.rpartition('.')[0])
+    setattr(parent, name.rpartition('.')[2], make(block.get_submodule(name)))
 
 
-def test_bands_are_about_equal_and_whole_where_dropout_draws(monkeypatch) -> None:
-    heights, x = [], torch.randn(1, 16, 5, 4)
-    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 10 * 5 * 4)  # ten rows
-    with torch.no_grad():
-        in_bands(lambda band: heights.append(band.shape[1]) or band, x, num_channels=4)
-        in_bands(lambda band: heights.append(band.shape[1]) or band, x, num_channels=4, training=True)
-    assert heights == [8, 8, 16]
+def _subclass(linear: nn.Linear) -> nn.Linear:
+    other = copy.deepcopy(linear)
+    other.__class__ = Subclass
+    return other
 
 
-def test_bands_of_several_maps_are_the_same_rows(monkeypatch) -> None:
-    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 2 * 5 * 4 * 3)  # three rows
-    x, y = torch.randn(2, 2, 16, 5, 4)
-    with torch.no_grad():
-        assert torch.equal(in_bands(torch.sub, x, y, num_channels=4), x - y)
+NAMES = ['norm1', 'attn', 'attn.proj', 'attn.proj_drop', 'drop_path', 'norm2', 'mlp', 'mlp.fc1', 'mlp.act', 'mlp.fc2']
+CHANGES: dict[str, Callable[[TwinsBlock], object]] = {
+    **{f'hook on {n}': lambda b, n=n: b.get_submodule(n).register_forward_hook(print) for n in NAMES},
+    'pre-hook': lambda b: b.attn.qkv.register_forward_pre_hook(lambda *_: None),
+    'backward hook': lambda b: b.mlp.fc2.register_full_backward_hook(lambda *_: None),
+    'backward pre-hook': lambda b: b.mlp.fc2.register_full_backward_pre_hook(lambda *_: None),
+    'another activation': lambda b: _replace(b, 'mlp.act', lambda _: nn.ReLU()),
+    'another kind of GELU': lambda b: _replace(b, 'mlp.act', lambda _: nn.GELU('tanh')),
+    'another norm': lambda b: _replace(b, 'norm2', lambda _: nn.Identity()),
+    'another attention': lambda b: _replace(b, 'attn', lambda _: Doubled()),
+    'another MLP': lambda b: _replace(b, 'mlp', lambda _: Doubled()),
+    'a subclass': lambda b: _replace(b, 'attn.qkv', _subclass),
+    'a wrapper': lambda b: _replace(b, 'attn.proj', lambda m: nn.Sequential(m)),
+    'a forward of its own': lambda b: setattr(b.mlp.fc1, 'forward', lambda x: nn.Linear.forward(b.mlp.fc1, x)),
+    'a parametrisation': lambda b: parametrize.register_parametrization(b.mlp.fc1, 'weight', Doubled()),
+    'weight norm': lambda b: nn.utils.weight_norm(b.mlp.fc1),
+    'a tensor for a parameter': lambda b: (b.mlp.fc1._parameters.pop('weight'), setattr(b.mlp.fc1, 'weight', 1)),
+    'other precision': lambda b: b.attn.proj.double(),
+    'dropout': lambda b: setattr(b.mlp.drop, 'p', 0.1),
+    'attention dropout': lambda b: setattr(b.attn, 'attn_drop', 0.1),
+}
 
 
-def test_dropout_and_stochastic_depth_draw_the_same_without_a_gradient(monkeypatch) -> None:
-    # Else a module that another library computes again, as reentrant checkpointing does, would have wrong gradients.
-    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
-    model, x, outs = make_model(drop_path_rate=0.5, drop_rate=0.1).train(), torch.randn(4, 3, 96, 96), []
-    for with_grad in (True, False):
-        torch.manual_seed(1)
-        with torch.set_grad_enabled(with_grad):
-            outs.append(model(x))
-    assert_close(*outs)
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('change', CHANGES)
+def test_a_changed_block_runs_as_plain_modules(change: str) -> None:
+    block, x = make_block(), make_tokens()
+    assert fast_path.applies(block, x)
+    CHANGES[change](block)
+    assert not fast_path.applies(block, x)
 
 
-@pytest.mark.usefixtures('two_threads')
-@pytest.mark.parametrize(('rows', 'chunks'), [(300, 6), (999, 2), (2000, 1), (2001, 0)])
-@torch.no_grad()
-def test_attention_in_chunks_equals_fused_attention(rows: int, chunks: int, monkeypatch) -> None:
-    monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 1)
-    monkeypatch.setattr(attention, 'CHUNK_ROWS', rows)
-    torch.manual_seed(0)
-    q = torch.randn(2, 4001, 3, 64).transpose(1, 2)
-    k, v = torch.randn(2, 90, 2, 3, 64).permute(2, 0, 3, 1, 4)
-    before = q.clone(), k.clone(), v.clone()
-    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    out = attend_in_chunks(q, k, v)
-    assert_close(out, fused, rtol=1e-5, atol=2e-6)
-    assert out.transpose(1, 2).is_contiguous()  # so that the projection needs no copy
-    assert all(torch.equal(*pair) for pair in zip((q, k, v), before, strict=True))
-    calls = count_calls(lambda: attend_in_chunks(q, k, v))
-    assert calls['aten::mkldnn_convolution'] == 2 * 2 * 3 * chunks  # two products for each image and head
+def test_dropout_at_rest_does_not_matter() -> None:
+    assert fast_path.applies(make_block(drop=0.1, attn_drop=0.1).eval(), make_tokens())
 
 
-@pytest.mark.usefixtures('two_threads')
-def test_attention_runs_in_chunks_only_without_a_gradient_and_without_dropout_in_float32(monkeypatch) -> None:
-    fused = 'aten::_scaled_dot_product_flash_attention_for_cpu'
-    attn, x = GlobalSubsampledAttention(64, 2, 2, attn_drop=0.1), torch.randn(1, 40, 40, 64)
-
-    def calls_of_fused() -> int:
-        return count_calls(lambda: attn(x))[fused]
-
-    attn.eval()
-    assert calls_of_fused() == 1
-    with torch.no_grad():
-        assert calls_of_fused() == 1  # too few weights to fill a chunk
-        monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**14)
-        monkeypatch.setattr(attention, 'CHUNK_ROWS', 16)
-        assert calls_of_fused() == 0
-        monkeypatch.setattr(attention, 'MAX_CHUNK_ELEMENTS', 2**14)
-        assert calls_of_fused() == 1  # too many for the cache
-        monkeypatch.undo()
-        monkeypatch.setattr(attention, 'CHUNK_ELEMENTS', 2**14)
-        monkeypatch.setattr(attention, 'CHUNK_ROWS', 16)
-        with torch.autocast('cpu', torch.bfloat16):
-            assert calls_of_fused() == 1
-        attn.train()
-        assert count_calls(lambda: attn(x))['aten::_scaled_dot_product_attention_math'] == 1  # which can drop weights
-    attn.eval()
-    assert calls_of_fused() == 1
+def test_a_changed_class_runs_as_plain_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = make_block(), make_tokens()
+    forward = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, 'forward', lambda self, x: forward(self, x))
+    assert not fast_path.applies(block, x)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    attn, x, weight = LocallyGroupedSelfAttention(64, 2, 7), torch.randn(2, 16, 23, 64), torch.randn(2, 16, 23, 64)
-    torch.nn.init.normal_(attn.qkv.weight, std=0.2)  # so that weights differ
-    inputs = list(attn.parameters())
-    expected = torch.autograd.grad(attn(x), inputs, weight)
-    with torch.autocast('cpu', dtype):
-        out = attn(x)
-    for actual, wanted in zip(torch.autograd.grad(out.float(), inputs, weight), expected, strict=True):
-        assert (actual - wanted).abs().max() < 0.04 * wanted.abs().max()
-    low = copy.deepcopy(attn).to(dtype)
-    calls = count_calls(lambda: low(x.to(dtype)).float().sum().backward())
-    assert not any('flash_attention' in name for name in calls)  # 6 times as slow backwards
-    actual = torch.autograd.grad(low(x.to(dtype)), list(low.parameters()), weight.to(dtype))
-    for half, wanted in zip(actual, expected, strict=True):
-        assert half.dtype == dtype
-        assert (half.float() - wanted).abs().max() < 0.04 * wanted.abs().max()
+class Seen(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo')
-@pytest.mark.parametrize('compiled', [False, True])
-def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: Path) -> None:
-    x, grads = torch.randn(2, 3, 96, 128), []
-    dist.init_process_group('gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1)
-    try:
-        for with_cp in (False, True):
-            model = make_model(with_cp=with_cp)
-            wrapped = DistributedDataParallel(model) if with_cp else model  # as MMEngine wraps it by default
-            if with_cp and compiled:
-                torch._dynamo.reset()
-                counter = CompileCounterWithBackend('aot_eager')
-                wrapped = torch.compile(wrapped, backend=counter)
-            for _ in range(2):  # DDP builds its buckets anew after the first step
-                model.zero_grad()
-                sum((m * m).sum() for m in wrapped(x)).backward()
-            grads.append([parameter.grad for parameter in model.parameters()])
-        assert not compiled or counter.frame_count > 0
-    finally:
-        dist.destroy_process_group()
-    assert largest(a - b for a, b in zip(*grads, strict=True)) < 1e-5 * largest(grads[0])
+def test_whoever_watches_single_operations_sees_plain_modules() -> None:
+    block, x = make_block().requires_grad_(False), make_tokens()
+    seen: list[bool] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(fast_path.applies(block, x))
+        return block(x).sum()
+
+    with Seen():
+        look(x)
+    torch.func.grad(look)(x)
+    torch.func.vmap(look)(x[None])
+    torch.jit.trace(look, x)
+    torch.compile(look, backend='eager')(x)
+    with torch.device('cpu'):
+        look(x)
+    with torch.autograd.forward_ad.dual_level():
+        look(torch.autograd.forward_ad.make_dual(x, x))
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    look(x)
+    handle.remove()
+    assert len(seen) >= 8
+    assert not any(seen)
+    assert fast_path.applies(block, x)
 
 
-def test_gradients_are_the_same_where_mlps_are_computed_again_in_bands(monkeypatch) -> None:
-    monkeypatch.setattr(bands, 'BAND_ELEMENTS', 1)
-    x, grads = torch.randn(2, 3, 96, 128), []
+@pytest.mark.parametrize(
+    'x',
+    [
+        make_tokens(dtype=torch.float64),
+        make_tokens().to('meta'),
+        make_tokens()[:0],
+        nn.Parameter(make_tokens()),
+        make_tokens(dtype=torch.bfloat16),
+    ],
+    ids=['float64', 'meta', 'empty', 'a subclass of tensors', 'not of the precision of the weights'],
+)
+def test_other_inputs_run_as_plain_modules(x: Tensor) -> None:
+    assert not fast_path.applies(make_block(), x)
+
+
+@pytest.mark.parametrize('family', [TwinsSVTBackbone, TwinsPCPVTBackbone])
+def test_each_block_of_a_backbone_takes_it(family: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, taken = family(arch=ARCH, sr_ratios=(2, 1), out_indices=(0, 1), **(
+        dict(window_sizes=(7, 7)) if family is TwinsSVTBackbone else {}
+    )), []  # fmt: skip
+    run = fast_path.run_block
+    monkeypatch.setattr(fast_path, 'run_block', lambda block, x: taken.append(block) or run(block, x))
+    model(torch.randn(1, 3, 64, 64))
+    assert len(taken) == 4
+
+
+def test_checkpointing_computes_mlps_band_by_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, run = [], fast_ops.run_mlp
+    monkeypatch.setattr(
+        fast_ops, 'run_mlp', lambda *args, **kwargs: calls.append(kwargs['saves_memory']) or run(*args, **kwargs)
+    )
     for with_cp in (False, True):
-        model = make_model(with_cp=with_cp, drop_rate=0.0, drop_path_rate=0.5)
-        torch.manual_seed(1)
-        sum((m * m).sum() for m in model(x)).backward()
-        grads.append([parameter.grad for parameter in model.parameters()])
-    assert largest(a - b for a, b in zip(*grads, strict=True)) < 1e-6 * largest(grads[0])
-
-
-@pytest.mark.parametrize('tokens', [20, 400])
-def test_gelu_computed_again_has_the_gradients_of_gelu_kept(tokens: int) -> None:
-    torch.manual_seed(0)
-    linear, x = TokenLinear(64, 32), torch.randn(2, tokens, 64, requires_grad=True)
-    inputs, weight = [x, linear.weight, linear.bias], torch.randn(2, tokens, 32)
-    kept, again = linear(torch.nn.functional.gelu(x)), linear.after_gelu(x)
-    assert_close(again, kept)
-    actual, expected = (torch.autograd.grad(out, inputs, weight) for out in (again, kept))
-    assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-    with torch.autocast('cpu', torch.bfloat16):
-        out = linear.after_gelu(x.bfloat16())
-    assert out.dtype == torch.bfloat16
-    for grad, wanted in zip(torch.autograd.grad(out.float(), inputs, weight), expected, strict=True):
-        assert grad.dtype == torch.float32
-        assert (grad - wanted).abs().max() < 0.05 * wanted.abs().max()
-
-
-def test_inference_leaves_its_input_as_it_was() -> None:
-    model = make_model().eval()
-    x = torch.randn(1, 3, 64, 96)
-    tokens = torch.randn(1, 16, 24, 32)
-    before = x.clone(), tokens.clone()
-    with torch.no_grad():
-        model(x)
-        model.blocks[0][0](tokens)
-        model.pos_block[0](tokens)
-    assert torch.equal(x, before[0])
-    assert torch.equal(tokens, before[1])
-
-
-def test_training_keeps_the_activations_that_it_needs_and_checkpointing_block_inputs_only() -> None:
-    x = torch.randn(1, 3, 224, 224)
-    kept = saved_bytes(lambda: make_model(drop_path_rate=0.0).train()(x))
-    checkpointed = saved_bytes(lambda: make_model(drop_path_rate=0.0, with_cp=True).train()(x))
-    tokens = sum(4 * (56 // 2**i) ** 2 * dim for i, dim in enumerate(ARCH['embed_dims']))  # bytes of a map per stage
-    # Two blocks of: input, windows, q, k and v, two orders of the attention's output, its sum, its norm, 4 of the MLP.
-    assert kept < 2 * 14 * tokens
-    assert checkpointed < 2 * 3.1 * tokens  # per stage: a block's input, and what lies between the blocks
+        model = TwinsSVTBackbone(arch=ARCH, window_sizes=(7, 7), sr_ratios=(2, 1), out_indices=(0, 1), with_cp=with_cp)
+        sum(m.sum() for m in model(torch.randn(1, 3, 64, 64))).backward()
+    assert calls == [False] * 4 + [True] * 8  # forward, and once more in the backward pass
+    assert not fast_path._saves_memory.get()

@@ -1,0 +1,35 @@
+"""The transformer block of both families."""
+
+from torch import Tensor, nn
+
+from . import fast_path
+from .layers import DropPath, Mlp
+
+
+class TwinsBlock(nn.Module):
+    """Pre-norm transformer block: x + DropPath(attention(norm1 x)), then x + DropPath(mlp(norm2 x)).
+
+    On CPUs :mod:`mmtwins.models.fast_path` computes the same faster where nobody can notice.
+
+    Args:
+        attn: Attention on (B, H, W, C).
+        dim: Channels C of a token.
+        mlp_ratio: Hidden channels of the MLP per token channel.
+        drop: Dropout rate in the MLP.
+        drop_path: Probability that a sample skips a branch; one draw per branch.
+    """
+
+    def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = attn
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        if fast_path.applies(self, x):
+            return fast_path.run_block(self, x)
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -1,0 +1,284 @@
+"""What the fast path computes with: matrix products through oneDNN, and large maps in parts that stay in the cache.
+
+Constants are the fastest of a range measured with PyTorch 2.13 on two threads of an AMD EPYC (AVX-512, 1 MiB of L2 cache per
+core), as ``tools/benchmark.py`` measures; the ranges stand beside them. They change speed only.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.grad import conv2d_weight
+from torch.utils.checkpoint import checkpoint
+
+from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .layers import Mlp
+from .windows import Region, padding_attends, window_regions
+
+BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
+CHUNK_ELEMENTS = 2**19  # minimum attention weights per thread in a chunk: 2 MiB in float32
+MAX_CHUNK_ELEMENTS = 2**22  # maximum attention weights in a chunk, of all threads: 16 MiB in float32
+CHUNK_ROWS = 512  # minimum query rows per thread; oneDNN parallelises poorly below this
+MIN_ELEMENTS = 20480  # PyTorch does not hand 1 x 1 convolutions of fewer elements to oneDNN
+
+
+def run_mlp(mlp: Mlp, x: Tensor, saves_memory: bool = False) -> Tensor:
+    """An MLP on (B, H, W, C), with GELU computed again in the backward pass instead of kept.
+
+    Args:
+        mlp: The module; dropout is not at work.
+        x: Feature map.
+        saves_memory: With a gradient, keep x alone and compute each band again.
+
+    Returns:
+        (B, H, W, C).
+    """
+
+    def run(x: Tensor) -> Tensor:
+        hidden = linear(x, mlp.fc1.weight, mlp.fc1.bias)
+        if torch.is_grad_enabled():
+            return GeluLinear.apply(hidden, mlp.fc2.weight, mlp.fc2.bias)
+        return linear(torch.ops.aten.gelu_(hidden), mlp.fc2.weight, mlp.fc2.bias)
+
+    if torch.is_grad_enabled() and not saves_memory:
+        return run(x)
+    return in_bands(run, x, num_channels=mlp.fc1.out_features)
+
+
+def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
+    """Local attention on (B, H, W, C): tokens are ordered by window once, and no padding token is projected."""
+    size = attn.window_size
+    attends = padding_attends(attn.window_padding, *x.shape[1:3], size)
+
+    def run(band: Tensor) -> Tensor:
+        regions = window_regions(*band.shape[1:3], size)
+        tokens = linear(OrderByWindow.apply(band, regions), attn.qkv.weight, attn.qkv.bias)
+        outs = []
+        for region, qkv in zip(regions, tokens.split([len(band) * r.num_tokens for r in regions]), strict=True):
+            num_tokens = region.side_h * region.side_w
+            qkv = qkv.unflatten(0, (-1, num_tokens)).unflatten(2, (3, attn.num_heads, -1))
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, N, d)
+            if attends and num_tokens < size**2:
+                k, v = _append_padding(k, v, attn.qkv.bias, size**2 - num_tokens)
+            # The gradient of the fused kernel is slow in half precision.
+            attend = _attend_unfused if q.dtype != torch.float32 and q.requires_grad else scaled_dot_product_attention
+            outs.append(attend(q, k, v).transpose(1, 2).flatten(2))
+        return linear(OrderByMap.apply(band.shape, regions, *outs), attn.proj.weight, attn.proj.bias)
+
+    if torch.is_grad_enabled():
+        return run(x)
+    return in_bands(run, x, num_channels=3 * x.shape[3], multiple=size)
+
+
+def attend_globally(attn: GlobalSubsampledAttention, x: Tensor) -> Tensor:
+    """Global sub-sampled attention on (B, H, W, C)."""
+    heads, head_dim = attn.num_heads, x.shape[3] // attn.num_heads
+    representatives = x
+    if attn.sr_ratio > 1:
+        representatives = attn.norm(attn.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+    kv = linear(representatives, attn.kv.weight, attn.kv.bias).view(len(x), -1, 2, heads, head_dim)
+    k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, M, d)
+
+    def run(band: Tensor) -> Tensor:
+        q = linear(band, attn.q.weight, attn.q.bias).flatten(1, 2).unflatten(2, (heads, head_dim)).transpose(1, 2)
+        attend = attend_in_chunks if not torch.is_grad_enabled() else scaled_dot_product_attention
+        out = attend(q, k, v).transpose(1, 2).reshape(band.shape)
+        return linear(out, attn.proj.weight, attn.proj.bias)
+
+    if torch.is_grad_enabled():
+        return run(x)
+    return in_bands(run, x, num_channels=2 * x.shape[3])
+
+
+# Products -------------------------------------------------------------------------------------------------------------
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear``, in float32 as a 1 x 1 convolution where that is the faster of the same two sums.
+
+    PyTorch hands a matrix product to its BLAS and a convolution to oneDNN. The BLAS of the published wheels is MKL, which
+    has its best kernels for one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all.
+    """
+    if not runs_on_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    out = F.conv2d(_as_map(x), weight[:, :, None, None], bias)
+    return out.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
+
+
+def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`linear` computes a product as a convolution."""
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.numel() > MIN_ELEMENTS
+        and torch.get_num_threads() > 1  # PyTorch does not hand convolutions of one thread to oneDNN
+        and torch.backends.cpu.get_cpu_capability().startswith('AVX')
+    )
+
+
+def _as_map(x: Tensor) -> Tensor:
+    """Tokens (..., C) as a channels-last map (1, C, 1, N), without a copy where they are contiguous."""
+    return x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+
+
+class GeluLinear(torch.autograd.Function):
+    """``F.linear(F.gelu(x), weight, bias)`` that keeps x alone for the gradient; can be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return linear(F.gelu(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gelu = F.gelu(x)
+        if runs_on_onednn(x, weight):
+            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad)).view(weight.shape)
+        else:
+            grad_weight = (grad.flatten(0, -2).T @ gelu.flatten(0, -2)).to(weight.dtype)
+        grad_x = torch.ops.aten.gelu_backward(linear(grad, weight.T.to(grad.dtype)), x)
+        grad_bias = grad.flatten(0, -2).sum(0).to(weight.dtype) if ctx.has_bias else None
+        return grad_x, grad_weight, grad_bias
+
+
+# Parts that stay in the cache -----------------------------------------------------------------------------------------
+
+
+def in_bands(function: Callable[..., Tensor], *maps: Tensor, num_channels: int, multiple: int = 1) -> Tensor:
+    """Apply a function to feature maps by bands of rows; with a gradient, each band is computed again for it.
+
+    What the function computes in between stays in the cache, and in memory that needs no page faults.
+
+    Args:
+        function: From (B, h, W, C) each to (B, h, W, C), row by row of what it is given.
+        maps: Feature maps, (B, H, W, C).
+        num_channels: Channels of the widest tensor that the function computes in between.
+        multiple: Rows that belong together; a band has a multiple of them.
+
+    Returns:
+        (B, H, W, C).
+    """
+    batch, height, width, _ = maps[0].shape
+    units = math.ceil(height / multiple)
+    num_bands = math.ceil(units / max(1, BAND_ELEMENTS // (batch * width * num_channels * multiple)))
+    if num_bands == 1:
+        return function(*maps)
+    rows = math.ceil(units / num_bands) * multiple  # bands of about equal height: products of few tokens are slow
+    bands = zip(*(x.split(rows, dim=1) for x in maps), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(function, *band, use_reentrant=False) for band in bands], dim=1)
+    out = torch.empty_like(maps[0])
+    for band, target in zip(bands, out.split(rows, dim=1), strict=True):
+        target.copy_(function(*band))
+    return out
+
+
+def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``scaled_dot_product_attention`` without a gradient, by products of oneDNN on weights that stay in the cache.
+
+    The fused kernel multiplies through the BLAS, see :func:`linear`. It runs where queries are too few for a chunk, and
+    where the weights of a chunk do not fit into the cache, as with many threads.
+
+    Args:
+        q: Queries, (B, heads, N, d).
+        k: Keys, (B, heads, M, d).
+        v: Values, (B, heads, M, d).
+
+    Returns:
+        (B, heads, N, d).
+    """
+    batch, heads, num_queries, head_dim = q.shape
+    rows = torch.get_num_threads() * max(CHUNK_ROWS, CHUNK_ELEMENTS // k.shape[2])
+    num_chunks = num_queries // rows
+    if (
+        not runs_on_onednn(q, k)
+        or num_chunks == 0
+        or math.ceil(num_queries / num_chunks) * k.shape[2] > MAX_CHUNK_ELEMENTS
+    ):
+        return scaled_dot_product_attention(q, k, v)
+    keys, values = k * head_dim**-0.5, v.transpose(2, 3).contiguous()
+    out = q.new_empty(batch, num_queries, heads, head_dim).transpose(1, 2)
+    chunks = zip(*(x.tensor_split(num_chunks, dim=2) for x in (q, out)), strict=True)
+    for (queries, target), image, head in itertools.product(chunks, range(batch), range(heads)):
+        weights = linear(queries[image, head].contiguous(), keys[image, head])
+        torch.softmax(weights, dim=1, out=weights)
+        target[image, head] = linear(weights, values[image, head])
+    return out
+
+
+# Windows --------------------------------------------------------------------------------------------------------------
+
+
+def _append_padding(k: Tensor, v: Tensor, bias: Tensor | None, num_padding: int) -> tuple[Tensor, Tensor]:
+    """Append keys and values of zero tokens, which are the bias of qkv: (windows, heads, N, d) -> N + ``num_padding``."""
+    windows, heads, _, head_dim = k.shape
+    shape = (windows, heads, num_padding, head_dim)
+    if bias is None:
+        padding = k.new_zeros(shape)
+        return torch.cat([k, padding], dim=2), torch.cat([v, padding], dim=2)
+    _, key, value = bias.to(k.dtype).view(3, 1, heads, 1, head_dim)
+    return torch.cat([k, key.expand(shape)], dim=2), torch.cat([v, value.expand(shape)], dim=2)
+
+
+def _attend_unfused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``scaled_dot_product_attention`` for few keys."""
+    with torch.autocast(q.device.type, enabled=False):
+        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), dim=-1) @ v
+
+
+def _order_by_window(x: Tensor, regions: Sequence[Region]) -> Tensor:
+    tokens = x.new_empty(x.shape[:3].numel(), x.shape[3])
+    start = 0
+    for region in regions:
+        windows = region.windows_of(x)
+        length = len(x) * region.num_tokens
+        tokens.narrow(0, start, length).view(windows.shape).copy_(windows)
+        start += length
+    return tokens
+
+
+def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Sequence[int]) -> Tensor:
+    x = parts[0].new_empty(shape)
+    for region, part in zip(regions, parts, strict=True):
+        windows = region.windows_of(x)
+        windows.copy_(part.view(windows.shape))
+    return x
+
+
+class OrderByWindow(torch.autograd.Function):
+    """(B, H, W, C) to tokens (B * H * W, C), region after region and window after window, in one pass over memory.
+
+    Written as plain operations, the forward and the backward pass would copy twice.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, regions: Sequence[Region]) -> Tensor:
+        ctx.shape, ctx.regions = x.shape, regions
+        return _order_by_window(x, regions)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        parts = grad.split([ctx.shape[0] * region.num_tokens for region in ctx.regions])
+        return OrderByMap.apply(ctx.shape, ctx.regions, *parts), None
+
+
+class OrderByMap(torch.autograd.Function):
+    """The windows of each region, in any shape, to (B, H, W, C): the inverse of :class:`OrderByWindow`."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, shape: torch.Size, regions: Sequence[Region], *parts: Tensor) -> Tensor:
+        ctx.part_shapes, ctx.regions = [part.shape for part in parts], regions
+        return _order_by_map(parts, regions, shape)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        tokens = OrderByWindow.apply(grad, ctx.regions)
+        lengths = [len(grad) * region.num_tokens for region in ctx.regions]
+        parts = zip(tokens.split(lengths), ctx.part_shapes, strict=True)
+        return None, None, *(part.view(shape) for part, shape in parts)

@@ -1,0 +1,115 @@
+"""The layers around attention, and the geometry of patches. Tokens are (B, H, W, C) throughout."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH_PADDINGS = ('none', 'corner')
+
+
+def patch_size(stage: int) -> int:
+    """Side of a patch of a stage, counted from 0: pixels in the first stage, tokens of the stage before in the others."""
+    return 4 if stage == 0 else 2
+
+
+def stage_stride(stage: int) -> int:
+    """Side of a token of a stage, counted from 0, in pixels of the image."""
+    stride = 1
+    for i in range(stage + 1):
+        stride *= patch_size(i)
+    return stride
+
+
+MIN_INPUT_SIDE = stage_stride(3)  # pixels: leaves one token in the last of four stages
+
+
+def num_patches(length: int, size: int, patch_padding: str) -> int:
+    """Patches of side ``size`` along an axis of ``length``, for a padding of :data:`PATCH_PADDINGS`."""
+    return (length + (size - 1 if patch_padding == 'corner' else 0)) // size
+
+
+def map_sizes(height: int, width: int, num_stages: int = 4, patch_padding: str = 'none') -> list[tuple[int, int]]:
+    """Feature-map sizes (H, W) of the stages, in tokens, for an image of ``height`` x ``width`` pixels."""
+    sizes = []
+    for i in range(num_stages):
+        height, width = (num_patches(length, patch_size(i), patch_padding) for length in (height, width))
+        sizes.append((height, width))
+    return sizes
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch per sample, scaling the survivors by 1 / (1 - rate) (arXiv:1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        if self.rate == 0.0 or not self.training:
+            return x
+        survives = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * survives.div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:.3f}'
+
+
+class PatchEmbed(nn.Module):
+    """Turn each square patch into one token: convolution with kernel = stride = patch side, then LayerNorm.
+
+    Args:
+        in_channels: Channels of the input map.
+        dim: Channels of a token.
+        patch_size: Side of a patch, in tokens of the input map (pixels for an image).
+        patch_padding: ``'none'`` drops the rows and columns that do not fill a patch (public code, timm),
+            ``'corner'`` completes them with zeros on the right and at the bottom (mmseg).
+
+    Source: ``PatchEmbed`` in the public Twins code.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, patch_padding: str) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.patch_padding = patch_padding
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, in_channels) -> (B, H / patch, W / patch, dim)."""
+        if self.patch_padding == 'corner':
+            missing = [
+                num_patches(length, self.patch_size, 'corner') * self.patch_size - length for length in x.shape[1:3]
+            ]
+            x = F.pad(x, (0, 0, 0, missing[1], 0, missing[0]))
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class PositionEncodingGenerator(nn.Module):
+    """Conditional position encoding: x plus a 3 x 3 depthwise convolution of x (PEG).
+
+    Source: CPVT (arXiv:2102.10882), section 3; ``PosCNN`` in the public Twins code.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return x + self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear, on the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        x = self.drop(self.act(self.fc1(x)))
+        return self.drop(self.fc2(x))
