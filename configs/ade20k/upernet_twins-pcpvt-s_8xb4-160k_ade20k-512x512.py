@@ -4,6 +4,6 @@ _base_ = [
     '../_base_/schedules/adamw_160k.py',
     '../_base_/default_runtime.py',
 ]
-# The public config and log of this model have 32 images, the paper 16.
+# 32 images per iteration, as in the public config and log of this model; the paper says 16.
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=32)

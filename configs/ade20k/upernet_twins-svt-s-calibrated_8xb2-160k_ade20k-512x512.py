@@ -1,5 +1,6 @@
-# UPerNet on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 512 x 512, see docs/gsa.md:
-# python tools/gsa_cost.py --input 512 512. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
+# UPerNet on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 512 x 512, see docs/gsa.md.
+# They come from: python tools/gsa_cost.py --size 512x512
+# This is not a published model. The sub-sampling kernels of a public checkpoint are resized when it is loaded.
 _base_ = [
     '../_base_/models/upernet_twins-svt.py',
     '../_base_/datasets/ade20k_512x512.py',

@@ -1,5 +1,6 @@
-# Mask R-CNN on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 800 x 1344, see docs/gsa.md:
-# python tools/gsa_cost.py --input 800 1344. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
+# Mask R-CNN on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 800 x 1344, see docs/gsa.md.
+# They come from: python tools/gsa_cost.py --size 800x1344
+# This is not a published model. The sub-sampling kernels of a public checkpoint are resized when it is loaded.
 _base_ = [
     '../_base_/models/mask-rcnn_twins-svt_fpn.py',
     '../_base_/datasets/coco_instance.py',
@@ -10,6 +11,6 @@ model = dict(
     backbone=dict(
         window_sizes=(15, 11, 7, 7),
         sr_ratios=(16, 12, 7, 3),
-        window_padding='masked',  # the published 'zero' is for published checkpoints
+        window_padding='masked',  # 'zero' is only for published checkpoints
     )
 )

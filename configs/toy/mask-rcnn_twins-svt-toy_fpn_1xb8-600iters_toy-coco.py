@@ -1,5 +1,5 @@
 # Mask R-CNN on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
-# The data: python -m mmtwins.demo.data data/toy
+# Generate the data first: python -m mmtwins.demo.data data/toy
 _base_ = [
     '../_base_/models/mask-rcnn_twins-svt_fpn.py',
     '../_base_/schedules/toy_adamw.py',
@@ -11,7 +11,7 @@ max_iters = 600
 batch_size = 8
 learning_rate = 1e-3
 
-# Both as mmtwins.demo.data has them.
+# The same as in mmtwins.demo.data.
 classes = ('ball', 'kite', 'starfish', 'crate', 'buoy', 'windmill')
 palette = [(204, 102, 119), (51, 34, 136), (170, 68, 153), (153, 153, 51), (136, 34, 85), (68, 170, 153)]
 
@@ -22,19 +22,19 @@ norm_cfg = dict(type='BN', requires_grad=True)  # helps training from scratch
 model = dict(
     backbone=dict(
         arch=dict(
-            _delete_=True,  # the base names an architecture
+            _delete_=True,  # the base config has a named architecture
             embed_dims=embed_dims,
             depths=(2, 2, 2, 2),
             num_heads=(1, 2, 4, 6),
             mlp_ratios=(4, 4, 4, 4),
         ),
-        # The feature maps of a 128 x 128 image are 32, 16, 8 and 4 tokens wide: no window needs padding.
+        # The feature maps of a 128 x 128 image are 32, 16, 8 and 4 tokens wide, so no window needs padding.
         window_sizes=(8, 8, 8, 4),
         window_padding='masked',
         drop_path_rate=0.0,
     ),
     neck=dict(in_channels=embed_dims, out_channels=channels, num_outs=4, norm_cfg=norm_cfg),
-    # Things are 25 to 70 pixels wide: anchors of 16, 32, 64 and 128 pixels, and RoIs below 56 pixels on stride 4.
+    # Things are 25 to 70 pixels wide, so anchors are 16, 32, 64 and 128 pixels, and RoIs below 56 pixels use stride 4.
     rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[4], strides=strides)),
     roi_head=dict(
         bbox_roi_extractor=dict(
@@ -81,12 +81,12 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='CheckImage'),
-    dict(type='Resize', scale=(128, 128), keep_ratio=True),  # MMDetection's heads want the scale factor that it notes
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),  # only for the scale_factor that the heads need
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 dataset = dict(type='CocoDataset', data_root=data_root, metainfo=dict(classes=classes, palette=palette))
-# Loading such small images takes less time than handing them over from a worker process.
+# No workers: loading such small images is faster than passing them between processes.
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=0,

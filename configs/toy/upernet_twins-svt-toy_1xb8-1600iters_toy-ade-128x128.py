@@ -1,5 +1,5 @@
 # UPerNet on a small Twins-SVT, from scratch on generated scenes: a few minutes on two CPU cores.
-# The data: python -m mmtwins.demo.data data/toy
+# Generate the data first: python -m mmtwins.demo.data data/toy
 _base_ = [
     '../_base_/models/upernet_twins-svt.py',
     '../_base_/schedules/toy_adamw.py',
@@ -11,7 +11,7 @@ max_iters = 1600
 batch_size = 8
 learning_rate = 2e-3
 
-# Both as mmtwins.demo.data has them; label 0 = other is not a class.
+# The same as in mmtwins.demo.data. Label 0, other, is not a class.
 classes = ('grass', 'sand', 'water', 'ball', 'kite', 'starfish', 'crate', 'buoy', 'windmill')
 palette = [
     (17, 119, 51), (221, 204, 119), (136, 204, 238),
@@ -24,13 +24,13 @@ model = dict(
     data_preprocessor=dict(size=(128, 128)),
     backbone=dict(
         arch=dict(
-            _delete_=True,  # the base names an architecture
+            _delete_=True,  # the base config has a named architecture
             embed_dims=embed_dims,
             depths=(2, 2, 2, 2),
             num_heads=(1, 2, 4, 6),
             mlp_ratios=(4, 4, 4, 4),
         ),
-        # The feature maps of a 128 x 128 image are 32, 16, 8 and 4 tokens wide: no window needs padding.
+        # The feature maps of a 128 x 128 image are 32, 16, 8 and 4 tokens wide, so no window needs padding.
         window_sizes=(8, 8, 8, 4),
         drop_path_rate=0.0,
     ),
@@ -71,7 +71,7 @@ dataset = dict(
     img_suffix='.jpg',
     seg_map_suffix='.png',
 )
-# Loading such small images takes less time than handing them over from a worker process.
+# No workers: loading such small images is faster than passing them between processes.
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=0,

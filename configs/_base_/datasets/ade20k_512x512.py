@@ -18,7 +18,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='CheckImage'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # The metric compares at the size of the image, so the annotation is not resized.
+    # After Resize: the metric compares at the original size, so the annotation must not be resized.
     dict(type='LoadAnnotations'),
     dict(type='CheckLabels', num_classes=num_classes),
     dict(type='PackSegInputs'),
@@ -51,7 +51,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-# Multi-scale and flip, for the published multi-scale numbers.
+# --tta: six scales and flip, for the published mIoU(ms+flip).
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
     dict(type='LoadImageFromFile'),

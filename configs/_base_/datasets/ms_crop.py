@@ -1,4 +1,4 @@
-# The augmentation of the 3x recipes, from DETR: one of 11 short sides, in half of the cases after a random crop.
+# The augmentation of the 3x recipes, from DETR: resize to one of 11 short sides; half of the images are cropped first.
 scales = [(short_side, 1333) for short_side in range(480, 801, 32)]
 ms_crop = dict(
     type='RandomChoice',

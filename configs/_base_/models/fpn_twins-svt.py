@@ -1,4 +1,4 @@
-# Semantic FPN on Twins-SVT-S, as the public ADE20K code sets it up.
+# Semantic FPN on Twins-SVT-S, as in the public ADE20K code (Meituan-AutoML/Twins, segmentation/configs).
 default_scope = 'mmseg'
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 model = dict(
@@ -17,7 +17,7 @@ model = dict(
         arch='small',
         window_padding='masked',
         drop_path_rate=0.2,
-        # The published runs start from ImageNet weights: init_cfg, see the README.
+        # The published runs start from ImageNet weights; add init_cfg, see the README.
     ),
     neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=256, num_outs=4),
     decode_head=dict(

@@ -15,13 +15,13 @@ model = dict(
         arch='small',
         window_padding='zero',
         drop_path_rate=0.2,
-        # The published runs start from ImageNet weights: init_cfg, see the README.
+        # The published runs start from ImageNet weights; add init_cfg, see the README.
     ),
     neck=dict(
         type='FPN',
         in_channels=[64, 128, 256, 512],
         out_channels=256,
-        start_level=1,  # stage 0 only feeds the next one; all of its parameters still get a gradient
+        start_level=1,  # the neck does not use stage 0, but its parameters get a gradient through the next stage
         add_extra_convs='on_input',
         num_outs=5,
     ),
@@ -44,7 +44,7 @@ model = dict(
     ),
     train_cfg=dict(
         assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
-        sampler=dict(type='PseudoSampler'),  # the focal loss takes every anchor
+        sampler=dict(type='PseudoSampler'),  # the focal loss uses every anchor
         allowed_border=-1,
         pos_weight=-1,
         debug=False,

@@ -1,5 +1,5 @@
-# UPerNet on Twins-PCPVT-S. The public classes of B and L ignore the drop path of 0.3 that their configs ask for and
-# run 0.2 as well; all three have the same channels.
+# UPerNet on Twins-PCPVT-S; B and L have the same channels. The public configs of B and L ask for a drop path of 0.3, but
+# their classes ignore it and run 0.2.
 _base_ = 'upernet_twins-svt.py'
 model = dict(
     backbone=dict(_delete_=True, type='TwinsPCPVTBackbone', arch='small', drop_path_rate=0.2),

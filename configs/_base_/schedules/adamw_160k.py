@@ -9,7 +9,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'pos_block': dict(decay_mult=0.0), 'norm': dict(decay_mult=0.0)}),
 )
 # The rate at iteration t, from 0, is lr (1 - t / 160000), times 1 - (1 - t / 1500) (1 - 1e-6) while t < 1500.
-# MMEngine's schedulers take end - begin - 1 steps from their first to their last factor, hence the ends.
+# MMEngine's schedulers take end - begin - 1 steps from their first to their last factor, so each end is one larger.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, end_factor=1.0, begin=0, end=1501, by_epoch=False),
     dict(type='PolyLR', power=1.0, eta_min=0.0, begin=0, end=max_iters + 1, by_epoch=False),

@@ -1,4 +1,5 @@
-# The 3x schedule of the public COCO code: 36 epochs, steps at 27 and 33, the warm-up of 1x, decay of weights only.
+# The 3x schedule of the public COCO code: 36 epochs, steps at 27 and 33, the warm-up of 1x, no weight decay on norms and
+# position encodings.
 _base_ = 'adamw_1x.py'
 train_cfg = dict(max_epochs=36)
 optim_wrapper = dict(

@@ -5,7 +5,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4))
 # The rate at iteration t, from 0, is 1e-6 + (lr - 1e-6) (1 - t / 80000)^0.9.
-# MMEngine's PolyLR takes end - begin - 1 steps from its first to its last factor, hence 80001.
+# MMEngine's PolyLR takes end - begin - 1 steps from its first to its last factor, so 80000 need end=80001.
 param_scheduler = [
     dict(type='PolyLR', power=0.9, eta_min=1e-6, begin=0, end=max_iters + 1, by_epoch=False),
 ]

@@ -1,4 +1,4 @@
-# For the toy models: iterations, frequent checkpoints to continue from, a fixed seed.
+# For the toy models: iterations instead of epochs, frequent checkpoints to continue from, a fixed seed.
 train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
