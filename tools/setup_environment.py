@@ -234,8 +234,9 @@ def pip_failure(output: str, log: Path) -> SetupError:
     if re.search(r'NewConnection|NameResolution|Timeout|timed out|ProxyError|SSLError|from versions: none', output):
         remedy = f'Check the connection and `{sys.executable} -m pip config list`, then {AGAIN}. The log is {log}'
         return SetupError('No network: pip does not reach its package index, or the index lacks a package.', remedy)
-    errors = re.findall(r'(?m)^\s*(?:ERROR|error|\w*Error): (.+)', output) or [last_line(output)]
-    return SetupError(f'pip failed: {errors[0]}', f'Fix that and {AGAIN}. The log is {log}')
+    errors = re.findall(r'(?m)^.*: (?:fatal )?error: .+|^\s*(?:ERROR|\w*Error): .+', output) or [last_line(output)]
+    advice = 'Fix that (MAX_JOBS=1 needs less memory)' if 'Killed' in errors[0] else 'Fix that'
+    return SetupError(f'pip failed: {errors[0].strip()[:300]}', f'{advice} and {AGAIN}. The log is {log}')
 
 
 def run(title: str, command: list[str], log: Path, **variables: str) -> tuple[int, str]:
@@ -337,14 +338,18 @@ def choose_operators(cuda: str | None, cuda_home: str | None, gpus: list[str]) -
         return cpu
     nvcc = Path(cuda_home or os.devnull) / 'bin' / 'nvcc'
     release = re.search(r'release (\d+)(\.\d+)', capture(str(nvcc), '--version')[1] if os.access(nvcc, os.X_OK) else '')
-    if not release or release.group(1) != cuda.split('.')[0]:
-        print(f'mmcv gets its CPU operators only: there is no nvcc of CUDA {cuda}, for which torch is built.')
-        print('A GPU then trains segmentation but not detection: install the CUDA toolkit and run make setup.')
-        return cpu
     architectures = os.environ.get('TORCH_CUDA_ARCH_LIST') or ';'.join(gpus)
-    variables = {'FORCE_CUDA': '1', **({'TORCH_CUDA_ARCH_LIST': architectures} if architectures else {})}
-    key = re.sub(r'[^0-9A-Za-z.+]+', '_', architectures) or 'all'
-    return f'cu{"".join(release.groups())}-{key}', variables
+    obstacle = '' if architectures else 'no GPU is visible, and TORCH_CUDA_ARCH_LIST names none'
+    if not release or release.group(1) != cuda.split('.')[0]:
+        obstacle = f'there is no nvcc of CUDA {cuda}, for which torch is built'
+    if obstacle:
+        print(f'mmcv gets its CPU operators only: {obstacle}.')
+        print(
+            'A GPU then trains segmentation but not detection. To change that, run make setup where nvcc and the GPU are.'
+        )
+        return cpu
+    key = re.sub(r'[^0-9A-Za-z.+]+', '_', architectures)
+    return f'cu{"".join(release.groups())}-{key}', {'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': architectures}
 
 
 def build_mmcv(folder: Path, variables: dict[str, str]) -> Path:
@@ -364,9 +369,6 @@ def build_mmcv(folder: Path, variables: dict[str, str]) -> Path:
     try:
         code, output = run(f'Building mmcv, once for this torch: {time} on {jobs} cores', command, log, **variables)
         wheel = next(build.glob('mmcv-*.whl'), None)
-        errors = re.findall(r'.*\berror: .*|.*Killed.*', output)
-        if errors and not wheel:
-            raise SetupError(f'Building mmcv failed: {errors[0][:300]}', f'Log: {log}; MAX_JOBS=1 needs less memory.')
         if code or not wheel:
             raise pip_failure(output, log)
         return wheel.replace(folder / wheel.name)
