@@ -10,6 +10,7 @@ from __future__ import annotations  # Python 3.8 and 3.9 must be able to read th
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -53,8 +55,7 @@ def main(arguments: list[str]) -> int:
         prefix = find_environment()
         if os.path.realpath(sys.prefix) != os.path.realpath(prefix):
             if prefix == VENV:
-                with lock():
-                    create_venv()
+                create_venv()
             start_again_in(prefix, arguments)
         check_python()
         if not command or last_set_up(prefix) != describe(prefix):
@@ -92,18 +93,24 @@ def check_python() -> None:
         raise SetupError(f'{found}; mmtwins needs 3.10, 3.11 or 3.12.', f'{leave}, then make demo PYTHON=python3.11')
 
 
+def venv_is_there() -> bool:
+    """Whether .venv has a Python and was not moved: programs such as mim name the folder in which they were installed."""
+    return os.access(VENV / 'bin' / 'python', os.X_OK) and last_set_up(VENV).get('prefix', str(VENV)) == str(VENV)
+
+
 def create_venv() -> None:
-    """Create .venv without pip, unless it is there. One that was moved is created again."""
-    created_as = last_set_up(VENV).get('prefix', str(VENV))
-    if os.access(VENV / 'bin' / 'python', os.X_OK) and created_as == str(VENV):
+    """Create .venv without pip, unless it is there."""
+    if venv_is_there():
         if os.environ.get('PYTHON') and not (VENV / 'lib' / PYTHON).exists():
             raise SetupError(f'.venv has another Python than {PYTHON}.', f'rm -r {VENV}, or leave out PYTHON=')
         return
     check_python()
-    command = [sys.executable, '-m', 'venv', '--without-pip', '--clear', str(VENV)]
-    code, output = run(f'Creating .venv with Python {platform.python_version()}', command, CACHE / 'venv.log')
-    if code:
-        raise SetupError(f'.venv could not be created: {last_line(output)}', f'Try {" ".join(command)}')
+    with lock():
+        if not venv_is_there():
+            command = [sys.executable, '-m', 'venv', '--without-pip', '--clear', str(VENV)]
+            code, output = run(f'Creating .venv with Python {platform.python_version()}', command, CACHE / 'venv.log')
+            if code:
+                raise SetupError(f'.venv could not be created: {last_line(output)}', f'Try {" ".join(command)}')
 
 
 def start_again_in(prefix: Path, arguments: list[str]) -> None:
@@ -242,7 +249,7 @@ def pip_failure(output: str, log: Path) -> SetupError:
 def run(title: str, command: list[str], log: Path, **variables: str) -> tuple[int, str]:
     """Run a command and keep its output in a log file. A terminal shows the latest line of it.
 
-    The command inherits the lock: if this process is killed, the next set-up waits until the command has ended.
+    The command ends with this process, even if that is killed, and inherits the lock: the next set-up waits for its end.
 
     Returns:
         The exit code and the output.
@@ -252,8 +259,9 @@ def run(title: str, command: list[str], log: Path, **variables: str) -> tuple[in
     env = {**os.environ, 'PATH': path, 'PIP_USER': '0', 'PIP_REQUIRE_VIRTUALENV': '0', 'PIP_NO_INPUT': '1', **variables}
     env.pop('MAKEFLAGS', None)
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'errors': 'replace'}
+    pipes.update(close_fds=False, preexec_fn=end_with_parent)
     output, width = [], shutil.get_terminal_size().columns - 1
-    with open(log, 'a') as sink, subprocess.Popen(command, env=env, close_fds=False, **pipes) as process:
+    with open(log, 'a') as sink, subprocess.Popen(command, env=env, **pipes) as process:
         for line in process.stdout:
             sink.write(line)
             output.append(line)
@@ -262,6 +270,11 @@ def run(title: str, command: list[str], log: Path, **variables: str) -> tuple[in
             elif re.match(r'\[\d*0/\d+\]', line):  # every tenth file of a build
                 print(f'  {line.split()[0]}')
     return process.returncode, ''.join(output)
+
+
+def end_with_parent() -> None:
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def capture(*command: str) -> tuple[int, str]:

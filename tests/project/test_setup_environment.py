@@ -1,7 +1,6 @@
 """The set-up script: what it refuses, what it keeps, what it never does twice. No network."""
 
 import ast
-import fcntl
 import importlib.util
 import json
 import os
@@ -9,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -319,24 +317,18 @@ def test_a_step_keeps_its_log_and_shows_how_far_a_build_is(script, tmp_path, cap
     assert capsys.readouterr().out.split() == ['Step', '[10/21]', '[20/21]']
 
 
-def test_a_second_set_up_waits_for_the_first_and_for_what_it_left_running(script, tmp_path):
+def test_a_second_set_up_waits_until_the_first_and_what_it_runs_have_ended(tmp_path):
     env = {**os.environ, 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
-    sleep = ['sh', '-c', f'echo $$ > {tmp_path}/pid; echo ready; exec sleep 600']
-    first = f'{IMPORT}with s.lock(): s.run("Step", {sleep!r}, s.CACHE / "log")\n'
-    second = f'{IMPORT}sys.stdout.reconfigure(line_buffering=True)\nwith s.lock(): print("in")\n'
-    killed = subprocess.Popen([sys.executable, '-c', first], env=env, stdout=subprocess.DEVNULL)
-    log = tmp_path / 'cache' / 'mmtwins' / 'log'
-    while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text().strip():
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    with open(log.parent / 'lock') as lock, pytest.raises(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    waiting = subprocess.Popen([sys.executable, '-c', second], env=env, stdout=subprocess.PIPE, text=True)
-    assert waiting.stdout.readline().startswith('Waiting')
-    os.kill(int((tmp_path / 'pid').read_text()), signal.SIGKILL)
-    assert waiting.communicate()[0] == 'in\n'
+    start = f'{IMPORT}sys.stdout.reconfigure(line_buffering=True)\nwith s.lock():\n    '
+    run = 's.run("Step", ["sleep", "600"], s.CACHE / "log")'  # it inherits the lock
+    pipes = {'env': env, 'stdout': subprocess.PIPE, 'text': True}
+    first = subprocess.Popen([sys.executable, '-c', start + run], **pipes)
+    assert first.stdout.readline() == 'Step\n'
+    second = subprocess.Popen([sys.executable, '-c', f'{start}print("in")'], **pipes)
+    assert second.stdout.readline().startswith('Waiting')
+    first.send_signal(signal.SIGKILL)
+    assert second.communicate(timeout=60)[0] == 'in\n'
+    first.communicate()
 
 
 def test_the_command_runs_with_the_environment_and_the_checkout_first(tmp_path):
