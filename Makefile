@@ -7,25 +7,25 @@ SETUP = $(PYTHON) tools/setup_environment.py
 
 help:
 	@echo 'make demo          train and show a segmentor and a detector on generated scenes'
-	@echo 'make test          run the tests; ARGS="-k window -x" goes to pytest'
-	@echo 'make lint          check the style with ruff'
-	@echo 'make setup         only set up: the active environment, or .venv'
+	@echo 'make test          run all tests and report coverage; ARGS="-k window -x" runs some, without coverage'
+	@echo 'make lint          check style, format and types'
+	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
 	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.12) that .venv is made with'
 
 demo: check-python
 	@$(SETUP) -- python tools/demo.py $(ARGS)
 
 test: check-python
-	@$(SETUP) -- python -m pytest $(ARGS)
+	@$(SETUP) -- python -m pytest --numprocesses logical --dist worksteal $(if $(strip $(ARGS)),$(ARGS),--cov)
 
 lint: check-python
-	@$(SETUP) -- python -m ruff check .
+	@$(SETUP) -- sh -c 'ruff check . && ruff format --check . && mypy'
 
 setup: check-python
 	@$(SETUP)
 
 check-python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null || { \
-	echo 'There is no Python 3 called $(PYTHON).' >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || { \
+	echo 'There is no Python 3.8 or newer called $(PYTHON).' >&2; \
 	echo 'Install one (sudo apt-get install python3 python3-venv) or name yours: make demo PYTHON=python3.11' >&2; \
 	exit 1; }

@@ -8,6 +8,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
+# Share the cores among the workers of pytest-xdist. Torch reads this when it is imported, and so do the tools' processes.
+WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+os.environ.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
+
 
 @pytest.fixture(scope='session')
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 """Set up an environment for mmtwins once, then run a command in it.
 
-    python3 tools/setup_environment.py [-- command ...]
-
-The environment is the active virtual or conda environment, else .venv in the checkout. A torch that it has is kept.
-mmcv is built once per Python, torch and CUDA; its wheel stays in the user's cache directory. Everything else is left to
-pip and its configuration. Standard library only; what runs before the environment is found also runs on a Python too
-old for mmtwins, to say so.
+The environment is the active virtual or conda environment, else .venv in the checkout. pip does the work, and a torch
+or NumPy that is there is never replaced. mmcv has no wheel on PyPI: it is built once per Python, torch and CUDA, and
+the wheel is kept in the user's cache directory. Without a command the set-up always runs; with one, only after a change.
 """
 
+from __future__ import annotations  # Python 3.8 and 3.9 must be able to read this file, to say that they are too old
+
+import argparse
 import contextlib
 import ctypes
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -24,576 +23,376 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
-import threading
-import time
+from importlib import metadata, util
 from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
-SUPPORTED = ((3, 10), (3, 11), (3, 12))
-NEEDED = 'mmtwins needs Python 3.10, 3.11 or 3.12'
-OLDEST_TORCH = (2, 1)
-INSTALLED = 'lib/python3.*/site-packages/*.dist-info'
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmtwins'
 STATE = 'mmtwins-setup'  # folder in the environment: done.json, unfinished, constraints.txt, pip.log
 NEVER_REPLACED = ('torch', 'torchvision', 'torchaudio', 'triton', 'numpy')
-SYSTEM_LIBRARIES = {'libGL.so.1': 'libgl1', 'libglib-2.0.so.0': 'libglib2.0-0'}  # by Debian package
+PYTHON = f'python3.{sys.version_info[1]}'
 AGAIN = 'run the same command again'
-FREE_SOME = f'Free some (sudo apt-get clean, {sys.executable} -m pip cache purge)'
 
 
 class SetupError(Exception):
-    """What is wrong, then what to do about it: a line each."""
+    """What is wrong, and what to do about it: one line each."""
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def main(arguments: list) -> int:
-    """Set up and turn into the command. The command line is `[--inside] [-- command ...]`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended and temporary files removed
-    command = arguments[arguments.index('--') + 1 :] if '--' in arguments else []
+def main(arguments: list[str]) -> int:
+    """Set up, then become the command. Returns the exit code."""
+    options, command = arguments, []
+    if '--' in arguments:
+        options, command = arguments[: arguments.index('--')], arguments[arguments.index('--') + 1 :]
+    argparse.ArgumentParser(
+        usage='%(prog)s [-h] [-- COMMAND ...]',
+        description='Set up the active environment, or .venv in the checkout, then run COMMAND in it.',
+        epilog='Variables: PYTHON (of a new .venv), CXX, MAX_JOBS, FORCE_CUDA=0, TORCH_CUDA_ARCH_LIST (to build mmcv).',
+    ).parse_args(options)
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         prefix = find_environment()
-        if os.path.realpath(sys.prefix) != os.path.realpath(str(prefix)):
-            if '--inside' in arguments:
-                raise SetupError(f'The environment {prefix} has a Python of elsewhere.', f'Remove it and {AGAIN}.')
+        if os.path.realpath(sys.prefix) != os.path.realpath(prefix):
             if prefix == VENV:
-                with only_set_up():
-                    prepare_venv()
-            python = str(prefix / 'bin' / 'python')
-            os.execv(python, [python, str(Path(__file__).resolve()), '--inside'] + arguments)
-        check_python(prefix)
-        if not is_set_up(prefix, command):
-            with only_set_up():
-                if not is_set_up(prefix, command):
+                create_venv()
+            start_again_in(prefix, arguments)
+        check_python()
+        if not command or last_set_up(prefix) != describe(prefix):
+            with lock():
+                if not command or last_set_up(prefix) != describe(prefix):
                     set_up(prefix)
         if command:
             run_command(prefix, command)
-        say(f'mmtwins is set up in {prefix}.')
+        print(f'mmtwins is set up in {prefix}.')
     except SetupError as error:
         print(*error.args, sep='\n', file=sys.stderr)
         return 1
     except OSError as error:
-        print(f'Set-up stopped: {error}.', f'Mend that and {AGAIN}.', sep='\n', file=sys.stderr)
+        print(f'Set-up stopped: {error}.', f'Fix that and {AGAIN}.', sep='\n', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f'\nInterrupted: {AGAIN} to go on.', file=sys.stderr)
+        print(f'\nInterrupted: {AGAIN} to continue.', file=sys.stderr)
         return 130
     return 0
-
-
-# The environment ------------------------------------------------------------------------------------------------------
 
 
 def find_environment() -> Path:
     """The environment of this Python, the active one, or .venv."""
     if sys.prefix != sys.base_prefix:
         return Path(sys.prefix)
-    for variable in ('VIRTUAL_ENV', 'CONDA_PREFIX'):
-        prefix = os.environ.get(variable)
-        if prefix and not os.access(os.path.join(prefix, 'bin', 'python'), os.X_OK):
-            raise SetupError(f'{variable} is {prefix}; there is no Python in it.', f'unset {variable}, and {AGAIN}.')
-        if prefix:
-            return Path(prefix)
-    return VENV
+    active = os.environ.get('VIRTUAL_ENV') or os.environ.get('CONDA_PREFIX')
+    return Path(active) if active else VENV
 
 
-def check_python(prefix: Path) -> None:
-    """Refuse a Python outside SUPPORTED.
+def check_python() -> None:
+    """Refuse a Python that mmtwins does not support."""
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        found = f'{sys.executable} is Python {platform.python_version()}'
+        leave = f'rm -r {VENV}' if sys.prefix == str(VENV) else 'Leave an active environment (deactivate)'
+        raise SetupError(f'{found}; mmtwins needs 3.10, 3.11 or 3.12.', f'{leave}, then make demo PYTHON=python3.11')
 
-    Args:
-        prefix: The environment that it is or would be in.
-    """
-    if sys.version_info[:2] in SUPPORTED:
+
+def venv_is_there() -> bool:
+    """Whether .venv has a Python and was not moved: programs such as mim name the folder in which they were installed."""
+    return os.access(VENV / 'bin' / 'python', os.X_OK) and last_set_up(VENV).get('prefix', str(VENV)) == str(VENV)
+
+
+def create_venv() -> None:
+    """Create .venv without pip, unless it is there."""
+    if venv_is_there():
+        if os.environ.get('PYTHON') and not (VENV / 'lib' / PYTHON).exists():
+            raise SetupError(f'.venv has another Python than {PYTHON}.', f'rm -r {VENV}, or leave out PYTHON=')
         return
-    version = platform.python_version()
-    if os.path.realpath(sys.prefix) == os.path.realpath(str(prefix)):
-        remedy = f'Remove it (rm -r {prefix})' if prefix == VENV else 'Leave it (deactivate)'
-        raise SetupError(f'The environment {prefix} has Python {version}; {NEEDED}.', f'{remedy} and {AGAIN}.')
-    found = next((name for name in ('python3.11', 'python3.12', 'python3.10') if starts(name, '-c', '')), None)
-    install = 'Install one (sudo apt-get install python3.11 python3.11-venv python3.11-dev) and choose it'
-    remedy = f'{"Choose the one at hand" if found else install}: make demo PYTHON={found or "python3.11"}'
-    raise SetupError(f'{sys.executable} is Python {version}; {NEEDED}.', remedy)
+    check_python()
+    with lock():
+        if not venv_is_there():
+            command = [sys.executable, '-m', 'venv', '--without-pip', '--clear', str(VENV)]
+            code, output = run(f'Creating .venv with Python {platform.python_version()}', command, CACHE / 'venv.log')
+            if code:
+                raise SetupError(f'.venv could not be created: {last_line(output)}', f'Try {" ".join(command)}')
 
 
-def capture(*command: str) -> tuple:
-    """Run a command: exit code, output, and the last line of what it said."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return done.returncode, done.stdout, (done.stdout + done.stderr).strip().rpartition('\n')[2]
+def start_again_in(prefix: Path, arguments: list[str]) -> None:
+    """Replace this process by the same script in the environment's Python."""
+    python, found = str(prefix / 'bin' / 'python'), ''
+    with contextlib.suppress(OSError):
+        found = last_line(capture(python, '-c', 'import sys; print(sys.prefix)')[1])
+    if os.path.realpath(found) != os.path.realpath(prefix):
+        remedy = f'rm -r {VENV}' if prefix == VENV else 'Leave it (deactivate, or unset VIRTUAL_ENV CONDA_PREFIX)'
+        raise SetupError(f'The environment {prefix} has no working Python of its own.', f'{remedy}, and {AGAIN}.')
+    os.execv(python, [python, str(Path(__file__).resolve()), *arguments])
 
 
-def starts(*command: str) -> bool:
-    """Whether a command is there and succeeds (a pyenv shim may be there and fail)."""
-    try:
-        return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
-    except OSError:
-        return False
-
-
-def prepare_venv() -> None:
-    """Create .venv, or create it anew where a creation was cut off or the folder was moved."""
-    python = VENV / 'bin' / 'python'
-    if os.access(str(python), os.X_OK):
-        made_with = {path.name for path in VENV.glob('lib/python3.*')}
-        if os.environ.get('PYTHON') and f'python3.{sys.version_info[1]}' not in made_with:
-            raise SetupError(
-                f'.venv was made with {", ".join(sorted(made_with))}, and PYTHON asks for {platform.python_version()}.',
-                f'Remove it (rm -r {VENV}) or leave out PYTHON=, and {AGAIN}.',
-            )
-        done = last_set_up(VENV)
-        if (done['state']['prefix'] == str(VENV)) if done else venv_is_whole():
-            return
-        installed = {path.name.split('-')[0] for path in VENV.glob(INSTALLED)}
-        if not (VENV / STATE).exists() and installed - {'pip', 'setuptools'}:
-            return  # somebody else's, made without pip
-    check_python(VENV)
-    check_machine(VENV)
-    command = [sys.executable, '-m', 'venv', '--clear', str(VENV)]
-    code, output = run_logged(
-        f'Creating .venv with Python {platform.python_version()}', command, cache() / 'venv.log', {}
-    )
-    if code:
-        error = output.strip().rpartition('\n')[2]
-        raise SetupError(f'.venv could not be created: {error}', f'Try {shlex.join(command)}, then {AGAIN}.')
-
-
-def venv_is_whole() -> bool:
-    """Whether the creation of .venv was not cut off; pip writes INSTALLER after a package's files."""
-    infos = list(VENV.glob(INSTALLED))
-    whole = {info.name.split('-')[0] for info in infos if (info / 'INSTALLER').exists()}
-    return (VENV / 'pyvenv.cfg').exists() and 'pip' in whole and ((VENV / STATE).exists() or len(whole) == len(infos))
-
-
-def check_machine(prefix: Path, builds_mmcv: bool = False) -> None:
-    """Refuse, before anything is downloaded, a machine that lacks a tool or disk space for what is still to be done."""
-    python = f'python3.{sys.version_info[1]}'
-    missing = {}
-    creates_venv = os.path.realpath(sys.prefix) != os.path.realpath(str(prefix))
-    if creates_venv and not (importlib.util.find_spec('venv') and importlib.util.find_spec('ensurepip')):
-        missing[f"Python's venv module (of {sys.executable})"] = f'{python}-venv'
-    torch = None if creates_venv else version('torch')
-    has_mmcv = not creates_venv and version('mmcv') == pin('mmcv')
-    builds_mmcv = builds_mmcv or not (has_mmcv or wheels_for(torch or pin('torch')))
-    if builds_mmcv and not compiler():
-        missing[f'a C++ compiler ({os.environ.get("CXX") or "g++"})'] = 'g++'
-    if builds_mmcv and not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')):
-        missing[f"Python's headers (Python.h of {python})"] = f'{python}-dev'
-    if sys.platform == 'linux' and (creates_venv or not version('opencv-python')):
-        for library, package in SYSTEM_LIBRARIES.items():
-            if not loads(library):
-                missing[f'{library} (for OpenCV)'] = package
-    if missing:
-        packages = ' '.join(missing.values())
-        raise SetupError(f'Missing: {" and ".join(missing)}.', f'Install: sudo apt-get install {packages}')
-    needs = [(prefix, 1.5 if torch else 4.0), (Path(tempfile.gettempdir()), 0.5)]
-    if builds_mmcv:
-        needs += [(cache(), 1.0)]
-    for path, gigabytes in needs:
-        place = next(parent for parent in (path, *path.parents) if parent.exists())
-        free = shutil.disk_usage(str(place)).free / 1e9
-        if free < gigabytes:
-            problem = f'Too little disk space: {path} needs {gigabytes} GB, {free:.1f} GB are free.'
-            raise SetupError(problem, f'{FREE_SOME} and {AGAIN}.')
-
-
-def loads(library: str) -> bool:
-    try:
-        return bool(ctypes.CDLL(library))
-    except OSError:
-        return False
-
-
-def compiler() -> str:
-    """The C++ compiler, or nothing."""
-    names = [shlex.split(os.environ['CXX'])[0]] if os.environ.get('CXX', '').strip() else ['c++', 'g++', 'clang++']
-    return next((name for name in names if shutil.which(name)), '')
-
-
-# What there is --------------------------------------------------------------------------------------------------------
-
-
-def requirements(name: str) -> dict:
+def requirements(name: str) -> dict[str, str]:
     """The lines of requirements/NAME.txt by package name."""
     lines = [line.split('#')[0].strip() for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()]
     return {re.match(r'[\w.-]*\w', line).group().lower(): line for line in lines if line}
 
 
-def pin(name: str) -> str:
-    """The version of torch or mmcv that requirements/ asks for."""
-    return requirements(name)[name].split('==')[1]
-
-
 def version(name: str) -> str:
     """The installed version of a package, or nothing."""
-    import importlib.metadata
-
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name) or ''
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name) or ''
     return ''
 
 
-def direct_url(name: str) -> str:
-    """The file or folder that pip installed a package from, or nothing; `package` for a copy of mmtwins."""
-    import importlib.metadata
-
-    origin = ''
-    for distribution in importlib.metadata.distributions(name=name):
-        origin = origin or json.loads(distribution.read_text('direct_url.json') or '{}').get('url', '')
-        if name == 'mmtwins' and (Path(sysconfig.get_path('purelib')) / 'mmtwins' / '__init__.py').exists():
-            return 'package'
-    return origin
+def direct_url(name: str) -> dict:
+    """What pip noted about a package that it installed from a file or folder."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return json.loads(metadata.distribution(name).read_text('direct_url.json') or '{}')
+    return {}
 
 
 def describe(prefix: Path) -> dict:
     """Everything whose change makes a new set-up necessary, found without importing torch."""
-    files = [Path(__file__), *sorted((ROOT / 'requirements').iterdir())]
-    names = [name for file in files[1:] for name in requirements(file.stem)]
+    sources = sorted((ROOT / 'requirements').iterdir())
+    names = sorted({'mmtwins', *(name for source in sources for name in requirements(source.stem))})
     return {
         'prefix': str(prefix),
-        'set-up': hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest(),
-        'python': sys.version,
-        'versions': {name: version(name) for name in sorted({*names})},
-        'mmcv': direct_url('mmcv'),
-        'mmtwins': direct_url('mmtwins') in ('package', ROOT.as_uri()),
+        'checkout': str(ROOT),
+        'sources': hashlib.sha256(b''.join(source.read_bytes() for source in [Path(__file__), *sources])).hexdigest(),
+        'versions': {name: version(name) for name in names},
     }
 
 
-def is_set_up(prefix: Path, command: list) -> bool:
-    """Whether nothing changed since the last set-up; without a command, one that lacked nvcc is worth another try."""
-    done = last_set_up(prefix)
-    return bool(done) and done['state'] == describe(prefix) and not (done['obstacle'] and not command)
-
-
 def last_set_up(prefix: Path) -> dict:
-    """What the last set-up that came to its end noted; nothing where there was none or another version noted it."""
+    """What the last complete set-up noted, or nothing."""
     with contextlib.suppress(OSError, ValueError):
         done = json.loads((prefix / STATE / 'done.json').read_text())
-        if isinstance(done, dict) and {'state', 'obstacle'} <= set(done):
-            return done
+        return done if isinstance(done, dict) else {}
     return {}
 
 
-# Setting up -----------------------------------------------------------------------------------------------------------
-
-
 def set_up(prefix: Path) -> None:
-    """Bring the environment of this Python to what requirements/ asks for."""
-    check_machine(prefix)
+    """Install what requirements/ asks for into the environment of this Python."""
+    if not version('mmcv') and not [*CACHE.glob(f'{wheel_key("*", "*")}/mmcv-*.whl')]:
+        check_compiler()  # before anything is downloaded
     state = prefix / STATE
     state.mkdir(exist_ok=True)
-    (state / 'done.json').unlink(missing_ok=True)
-    (state / 'pip.log').unlink(missing_ok=True)
-    forget_cut_off_installations(state / 'unfinished')
-    if not importlib.util.find_spec('pip'):
-        if not importlib.util.find_spec('ensurepip'):
-            name = f'python3.{sys.version_info[1]}-venv'
-            raise SetupError(f'There is no pip in {prefix}.', f'Install: sudo apt-get install {name}, and {AGAIN}.')
-        run_logged('Installing pip', [sys.executable, '-m', 'ensurepip', '--default-pip'], state / 'pip.log', {})
+    for name in ('done.json', 'pip.log'):
+        (state / name).unlink(missing_ok=True)
+    forget_cut_off_packages(state / 'unfinished')
+    if not version('pip'):
+        if not util.find_spec('ensurepip'):
+            raise SetupError(f'There is no pip in {prefix}.', f'sudo apt-get install {PYTHON}-venv, and {AGAIN}.')
+        run('Installing pip', [sys.executable, '-m', 'ensurepip', '--default-pip'], state / 'pip.log')
 
     torch = version('torch')
-    if torch and tuple(map(int, re.findall(r'\d+', torch)[:2])) < OLDEST_TORCH:
-        raise SetupError(
-            f'{prefix} has torch {torch}; mmtwins needs 2.1 or newer, and set-up never replaces a torch.',
-            f'Upgrade it yourself, or leave that environment (deactivate), and {AGAIN}.',
-        )
-    say(f'Setting up mmtwins in {prefix}' + (f' with its torch {torch}' if torch else ''))
-    size = '0.2 GB to download for CPU, about 3 GB for CUDA'
-    if torch:
-        pip(prefix, 'Installing build tools', *files('build'))
-    else:
-        pip(prefix, f'Installing torch {pin("torch")} ({size})', *files('torch', 'build'))
-    title = 'Installing MMEngine, MMSegmentation, MMDetection and what they need (about 0.3 GB to download)'
-    pip(prefix, title, *files('base', 'seg', 'det', 'hub', 'mim', 'tests'))
-    obstacle = install_mmcv(prefix)
-    mmtwins = [] if direct_url('mmtwins') == 'package' else ['--editable', str(ROOT)]
-    if not mmtwins:
-        say('Keeping the mmtwins package that is installed; the commands of make use the checkout all the same')
+    print(f'Setting up mmtwins in {prefix}' + (f' with its torch {torch}' if torch else ''))
+    size = '' if torch else ' and torch (0.2 GB to download for CPU, about 3 GB for CUDA)'
+    pip(prefix, f'Installing build tools{size}', *files('build', *([] if torch else ['torch'])))
+    title = 'Installing MMEngine, MMSegmentation, MMDetection and their requirements (about 0.5 GB to download)'
+    pip(prefix, title, *files('base', 'seg', 'det', 'hub', 'mim', 'export', 'app', 'tests', 'lint'))
+    install_mmcv(prefix)
+    # A copy that `pip install .` made serves mim: it stays. The commands of make import the checkout all the same.
+    is_copy = version('mmtwins') and not direct_url('mmtwins').get('dir_info', {}).get('editable')
+    mmtwins = [] if is_copy else ['--editable', str(ROOT)]
     pip(prefix, 'Installing openmim and mmtwins', '--no-deps', '--no-build-isolation', *files('openmim'), *mmtwins)
 
-    temporary = state / 'done.json.new'
-    temporary.write_text(json.dumps({'obstacle': obstacle, 'state': describe(prefix)}, indent=1))
-    os.replace(temporary, state / 'done.json')
+    (state / 'done.json.new').write_text(json.dumps(describe(prefix), indent=1))
+    os.replace(state / 'done.json.new', state / 'done.json')
     (state / 'unfinished').unlink()
 
 
-def forget_cut_off_installations(marker: Path) -> None:
-    """Make pip install again whatever it was installing when a former set-up was killed.
+def check_compiler() -> None:
+    """Refuse a machine that cannot build mmcv."""
+    compiler = os.environ.get('CXX') or 'c++'
+    if not shutil.which(shlex.split(compiler)[0]):
+        raise SetupError(f'There is no C++ compiler ({compiler}); mmcv needs one.', 'sudo apt-get install g++')
+    if not (Path(sysconfig.get_path('include')) / 'Python.h').exists():
+        raise SetupError("Python's headers (Python.h) are missing.", f'sudo apt-get install {PYTHON}-dev')
 
-    pip writes INSTALLER after a package's files; metadata alone would pass for an installed package.
+
+def forget_cut_off_packages(marker: Path) -> None:
+    """Make pip install again what it was installing when the last set-up was killed.
+
+    pip writes METADATA first and INSTALLER last: without INSTALLER the package may lack files, but pip would keep it.
     """
     if marker.exists():
         for info in Path(sysconfig.get_path('purelib')).glob('*.dist-info'):
             if not (info / 'INSTALLER').exists() and info.stat().st_mtime > marker.stat().st_mtime - 2:
-                shutil.rmtree(str(info))
-        importlib.invalidate_caches()
+                shutil.rmtree(info)
     else:
         marker.touch()
 
 
-def files(*names: str) -> list:
+def files(*names: str) -> list[str]:
     return [part for name in names for part in ('-r', str(ROOT / 'requirements' / f'{name}.txt'))]
 
 
 def pip(prefix: Path, title: str, *arguments: str) -> None:
-    """Run `pip install`, with whatever torch and NumPy there are held fast."""
+    """Run `pip install` with the present torch and NumPy held."""
     kept = {name: version(name) for name in NEVER_REPLACED}
     lines = [f'{name}=={number}' for name, number in kept.items() if number]
-    if kept['torch'] and not kept['numpy'] and tuple(map(int, re.findall(r'\d+', kept['torch'])[:2])) < (2, 3):
+    if re.match(r'2\.[0-2]\.', kept['torch']) and not kept['numpy']:
         lines.append('numpy<2')  # torch before 2.3 was built for NumPy 1
-    constraints = prefix / STATE / 'constraints.txt'
+    constraints, log = prefix / STATE / 'constraints.txt', prefix / STATE / 'pip.log'
     constraints.write_text('\n'.join(lines) + '\n')
-    log = prefix / STATE / 'pip.log'
-    command = [sys.executable, '-m', 'pip', 'install', '-c', str(constraints), *arguments]
-    code, output = run_logged(title, command, log, {})
-    importlib.invalidate_caches()
+    code, output = run(title, [sys.executable, '-m', 'pip', 'install', '-c', str(constraints), *arguments], log)
     if code:
         raise pip_failure(output, log)
 
 
 def pip_failure(output: str, log: Path) -> SetupError:
-    """pip's wall of text in two lines."""
+    """pip's pages of errors in two lines."""
     if 'No space left on device' in output:
-        return SetupError('The disk is full.', f'{FREE_SOME} and {AGAIN}.')
-    details = f'{AGAIN}; all that pip said is in {log}'
-    check = f'Check the connection and `{sys.executable} -m pip config list`, then {details}'
-    unreachable = r'NewConnection|NameResolution|Timeout|timed out|ProxyError|SSLError|Connection\w*Error'
-    if re.search(rf'(?m)^\s*(WARNING|ERROR|pip\._vendor).*({unreachable})', output):
-        return SetupError('No network: pip cannot reach its package index.', check)
-    unknown = re.search(r'satisfies the requirement (\S+) \(from versions: none\)', output)
-    if unknown:  # with retries=0 pip is silent about the connection
-        return SetupError(f'No network, or a package index without {unknown.group(1)}: pip finds none.', check)
-    errors = re.findall(r'(?m)^\s*(?:ERROR|error|\w*Error): (.+)', output) or [output.strip() or 'no reason given']
-    return SetupError(f'pip failed: {errors[-1].splitlines()[-1]}', f'Mend that and {details}')
+        return SetupError('The disk is full.', f'Free some space and {AGAIN}. The log is {log}')
+    if re.search(r'NewConnection|NameResolution|Timeout|timed out|ProxyError|SSLError|from versions: none', output):
+        remedy = f'Check the connection and `{sys.executable} -m pip config list`, then {AGAIN}. The log is {log}'
+        return SetupError('No network: pip does not reach its package index, or the index lacks a package.', remedy)
+    errors = re.findall(r'(?m)^.*: (?:fatal )?error: .+|^\s*(?:ERROR|\w*Error): .+', output) or [last_line(output)]
+    advice = 'Fix that (MAX_JOBS=1 needs less memory)' if 'Killed' in errors[0] else 'Fix that'
+    return SetupError(f'pip failed: {errors[0].strip()[:300]}', f'{advice} and {AGAIN}. The log is {log}')
 
 
-def run_logged(title: str, command: list, log: Path, variables: dict) -> tuple:
-    """Run a command with its output in a log file and its progress behind the title.
+def run(title: str, command: list[str], log: Path, **variables: str) -> tuple[int, str]:
+    """Run a command and keep its output in a log file. A terminal shows the latest line of it.
+
+    The command ends with this process, even if that is killed, and inherits the lock: the next set-up waits for its end.
 
     Returns:
         The exit code and the output.
     """
+    print(title)
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', os.defpath)])
-    env = {**os.environ, **variables, 'PATH': path, 'PIP_USER': '0', 'PIP_REQUIRE_VIRTUALENV': '0', 'PIP_NO_INPUT': '1'}
+    env = {**os.environ, 'PATH': path, 'PIP_USER': '0', 'PIP_REQUIRE_VIRTUALENV': '0', 'PIP_NO_INPUT': '1', **variables}
     env.pop('MAKEFLAGS', None)
-    output, progress, started, terminal = [], [''], time.monotonic(), sys.stdout.isatty()
-
-    def follow() -> None:
-        with open(log, 'a') as sink:
-            for line in process.stdout:
-                sink.write(line)
-                output.append(line)
-                match = re.search(r'(\[\d+/\d+\])|(Downloading \S+ \(.*\))', line)
-                progress[0] = ' '.join(filter(None, match.groups())) if match else progress[0]
-
-    def report(end: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        text = f'{title}: {minutes}:{seconds:02d} {"" if end else progress[0]}'
-        print(f'\r{text[: shutil.get_terminal_size().columns - 1]}\033[K', end=end, flush=True)
-
-    if not terminal:
-        say(title)
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'errors': 'replace'}
-    process = subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=end_with_parent, **pipes)
-    (cache() / 'running').write_text(str(process.pid))
-    reader = threading.Thread(target=follow, daemon=True)
-    reader.start()
-    try:
-        seconds = 0
-        while process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)
-            seconds += 1
-            if terminal:
-                report('')
-            elif seconds % 60 == 0:
-                say(f'  {seconds // 60} min {progress[0]}')
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        reader.join(5)
-        (cache() / 'running').unlink(missing_ok=True)
-        if terminal:
-            report('\n')
+    pipes.update(close_fds=False, preexec_fn=end_with_parent)
+    output, width = [], shutil.get_terminal_size().columns - 1
+    with open(log, 'a') as sink, subprocess.Popen(command, env=env, **pipes) as process:
+        for line in process.stdout:
+            sink.write(line)
+            output.append(line)
+            if sys.stdout.isatty():
+                print(f'\r{line.strip()[:width]}\033[K', end='\r', flush=True)
+            elif re.match(r'\[\d*0/\d+\]', line):  # every tenth file of a build
+                print(f'  {line.split()[0]}')
     return process.returncode, ''.join(output)
 
 
 def end_with_parent() -> None:
-    """Have the kernel end a child when this process is killed, so that no second pip runs beside the next set-up's."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-# mmcv -----------------------------------------------------------------------------------------------------------------
+def capture(*command: str) -> tuple[int, str]:
+    """Run a quick command: its exit code and output, with the errors if it fails."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.returncode, done.stdout + (done.stderr if done.returncode else '')
 
 
-def cache() -> Path:
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmtwins'
+def last_line(output: str) -> str:
+    return output.strip().rpartition('\n')[2] or 'no reason given'
+
+
+@contextlib.contextmanager
+def lock():
+    """Let one set-up of this user run at a time; the kernel drops the lock when its processes end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / 'lock', 'w') as file:
+        os.set_inheritable(file.fileno(), True)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print('Waiting for another set-up on this machine to finish')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def wheel_key(torch: str, operators: str) -> str:
     """Name of the cache folder of an mmcv wheel: all that its binary code depends on."""
-    return f'mmcv-{pin("mmcv")}-cp3{sys.version_info[1]}-{platform.machine()}-torch-{torch}-{operators}'
+    mmcv = requirements('mmcv')['mmcv'].split('==')[1]
+    return f'mmcv-{mmcv}-cp3{sys.version_info[1]}-{platform.machine()}-torch-{torch}-{operators}'
 
 
-def wheels_for(torch: str, operators: str = '*') -> list:
-    """Cached wheels; a torch version without a local part (+cpu, +cu130) stands for every one."""
-    keys = [wheel_key(torch, operators)] + ([wheel_key(torch + '+*', operators)] if '+' not in torch else [])
-    return sorted(path for key in keys for path in cache().glob(f'{key}/mmcv-*.whl'))
-
-
-@contextlib.contextmanager
-def only_set_up():
-    """Hold the lock that lets one set-up of this user run at a time; the kernel drops it when the process ends."""
-    cache().mkdir(parents=True, exist_ok=True)
-    with open(str(cache() / 'lock'), 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say('Waiting for another set-up on this machine to finish')
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        # What outlived a killed set-up (pip inside venv, the compiler) still writes: wait for it, a minute at most.
-        with contextlib.suppress(OSError, ValueError):
-            group = int((cache() / 'running').read_text())
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                os.killpg(group, 0)
-                time.sleep(0.2)
-        yield
-
-
-def cuda_operators(cuda: str, cuda_home: str, gpus: list) -> tuple:
-    """Decide whether mmcv's CUDA operators can be built.
-
-    Args:
-        cuda: CUDA version of torch, or nothing.
-        cuda_home: Where torch finds CUDA's compiler, or nothing.
-        gpus: Compute capabilities of the visible GPUs.
-
-    Returns:
-        The operators' part of the cache key, the build's environment variables, and why there are no CUDA operators.
-    """
-    cpu = ('cpu', {'FORCE_CUDA': '0', 'CUDA_VISIBLE_DEVICES': ''})
-    if not cuda or os.environ.get('FORCE_CUDA') == '0':
-        return (*cpu, '')
-    nvcc = os.path.join(cuda_home or '', 'bin', 'nvcc')
-    found = ''
-    if cuda_home and os.access(nvcc, os.X_OK):
-        found = (re.findall(r'release (\d+\.\d+)', capture(nvcc, '--version')[1]) or [''])[0]
-    if found.split('.')[0] != cuda.split('.')[0]:
-        return (*cpu, f'torch is for CUDA {cuda}, and ' + (f'nvcc is {found}' if found else 'there is no nvcc'))
-    architectures = os.environ.get('TORCH_CUDA_ARCH_LIST') or ';'.join(gpus)
-    variables = {'FORCE_CUDA': '1', **({'TORCH_CUDA_ARCH_LIST': architectures} if architectures else {})}
-    return f'cu{found}-{re.sub(r"[^0-9A-Za-z.+]+", "_", architectures) or "all"}', variables, ''
-
-
-def install_mmcv(prefix: Path) -> str:
-    """Install mmcv with its compiled operators, from the cache where it holds the wheel for this torch.
-
-    Returns:
-        Why there are no CUDA operators, if torch could use them.
-    """
+def install_mmcv(prefix: Path) -> None:
+    """Install mmcv with its compiled operators, from the cache if it holds the wheel for this torch."""
     probe = (
         'import cv2, json, torch; from torch.utils.cpp_extension import CUDA_HOME; '
-        'gpus = range(torch.cuda.device_count()); '
-        'gpus = sorted({"%d.%d" % torch.cuda.get_device_capability(i) for i in gpus}); '
-        'print(json.dumps([torch.__version__, torch.version.cuda, CUDA_HOME, gpus]))'
+        'gpus = {"%d.%d" % torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}; '
+        'print(json.dumps([torch.__version__, torch.version.cuda, CUDA_HOME, sorted(gpus)]))'
     )
-    code, output, error = capture(sys.executable, '-c', probe)
+    code, output = capture(sys.executable, '-c', probe)
     if code:
-        raise SetupError(f'torch or OpenCV cannot be imported: {error}', f'Mend the environment {prefix} and {AGAIN}.')
-    torch, cuda, cuda_home, gpus = json.loads(output)
-    operators, variables, obstacle = cuda_operators(cuda, cuda_home, gpus)
-    key = wheel_key(torch, operators)
-    if obstacle:
-        say(f'mmcv gets its CPU operators only: {obstacle}. Segmentation trains on a GPU all the same;')
-        say(f'detection does not (RoIAlign, NMS): for that install the CUDA {cuda} toolkit and run make setup')
-    origin = unquote(direct_url('mmcv'))
-    fits = f'/{key}/' in origin or '/mmtwins/mmcv-' not in origin  # ours for this torch, or somebody else's
-    fits = fits or (operators == 'cpu' and f'/{wheel_key(torch, "cu")}' in origin)  # built when there was an nvcc
-    if version('mmcv') == pin('mmcv') and fits and not mmcv_failure():
-        return obstacle
-    title = f'Installing mmcv {pin("mmcv")}'
-    wheel = next(iter(wheels_for(torch, operators)), None)
-    if wheel:
-        try:
-            pip(prefix, f'{title} from the wheel built before', '--no-deps', '--force-reinstall', str(wheel))
-            failure = mmcv_failure()
-        except SetupError as error:
-            failure = error.args[0]
-        if not failure:
-            return obstacle
-        say('The wheel of mmcv in the cache does not work: building it anew')
-        wheel.unlink()
-    check_machine(prefix, builds_mmcv=True)
-    wheel = build_mmcv(torch, operators, variables)
-    pip(prefix, title, '--no-deps', '--force-reinstall', str(wheel))
+        remedy = f'If a library is missing: sudo apt-get install libgl1 libglib2.0-0, and {AGAIN}.'
+        raise SetupError(f'torch or OpenCV cannot be imported: {last_line(output)}', remedy)
+    torch, cuda, cuda_home, gpus = json.loads(last_line(output))
+    operators, variables = choose_operators(cuda, cuda_home, gpus)
+
+    origin = unquote(direct_url('mmcv').get('url', ''))
+    fits = f'/{wheel_key(torch, "")}' in origin and (operators == 'cpu' or operators in origin)
+    somebody_elses = '/mmtwins/mmcv-' not in origin
+    wanted = requirements('mmcv')['mmcv']
+    if f'mmcv=={version("mmcv")}' == wanted and (fits or somebody_elses) and not mmcv_failure():
+        return
+    folder = CACHE / wheel_key(torch, operators)
+    wheel = next(folder.glob('mmcv-*.whl'), None) or build_mmcv(folder, variables)
+    pip(prefix, f'Installing {wanted}', '--no-deps', '--force-reinstall', str(wheel))
     failure = mmcv_failure()
     if failure:
-        wheel.unlink()
-        raise SetupError(f'mmcv was built and does not work: {failure}', f'The log is {wheel.parent / "build.log"}')
-    return obstacle
+        raise SetupError(f'{wheel} does not work: {failure}', f'Remove that file and {AGAIN} to build it anew.')
 
 
 def mmcv_failure() -> str:
-    """Why mmcv's compiled operators do not work, or nothing: two equal boxes must become one."""
-    code, _, error = capture(
-        sys.executable, '-c',
-        'import torch; from mmcv.ops import nms; boxes = torch.tensor([[0., 0., 8., 8.]] * 2); '
-        'assert len(nms(boxes, torch.tensor([0.5, 0.4]), 0.5)[1]) == 1, "nms is wrong"',
-    )  # fmt: skip
-    return (error or f'exit code {code}') if code else ''
+    """Why mmcv's compiled operators do not work, or nothing. Of two equal boxes NMS must keep one."""
+    boxes = 'torch.tensor([[0., 0., 8., 8.]] * 2), torch.tensor([0.5, 0.4])'
+    code, output = capture(
+        sys.executable, '-c', f'import torch; from mmcv.ops import nms; assert len(nms({boxes}, 0.5)[1]) == 1'
+    )
+    return last_line(output) if code else ''
 
 
-def build_mmcv(torch: str, operators: str, variables: dict) -> Path:
-    """Build mmcv's wheel into the cache, where it appears only when whole."""
-    folder = cache() / wheel_key(torch, operators)
-    folder.mkdir(exist_ok=True)
-    for leftover in folder.glob('build-*'):
-        shutil.rmtree(str(leftover), ignore_errors=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    gigabytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**30
-    cuda = variables['FORCE_CUDA'] == '1'
-    jobs = int(os.environ.get('MAX_JOBS') or max(1, min(cores, gigabytes // (2 if cuda else 1))))
-    listed = variables.get('TORCH_CUDA_ARCH_LIST')
-    architectures = len(re.split('[; ]+', listed)) if listed else 6  # torch's own list, about
-    minutes = (12 + 20 * architectures * cuda) * 2 / jobs
-    log = folder / 'build.log'
+def choose_operators(cuda: str | None, cuda_home: str | None, gpus: list[str]) -> tuple[str, dict[str, str]]:
+    """The operators' part of the cache key and the build's variables, by torch's CUDA, CUDA's folder and the GPUs."""
+    cpu = ('cpu', {'FORCE_CUDA': '0', 'CUDA_VISIBLE_DEVICES': ''})
+    if not cuda or os.environ.get('FORCE_CUDA') == '0':
+        return cpu
+    nvcc = Path(cuda_home or os.devnull) / 'bin' / 'nvcc'
+    release = re.search(r'release (\d+)(\.\d+)', capture(str(nvcc), '--version')[1] if os.access(nvcc, os.X_OK) else '')
+    architectures = os.environ.get('TORCH_CUDA_ARCH_LIST') or ';'.join(gpus)
+    obstacle = '' if architectures else 'no GPU is visible, and TORCH_CUDA_ARCH_LIST names none'
+    if not release or release.group(1) != cuda.split('.')[0]:
+        obstacle = f'there is no nvcc of CUDA {cuda}, for which torch is built'
+    if obstacle:
+        print(f'mmcv gets its CPU operators only: {obstacle}.')
+        print(
+            'A GPU then trains segmentation but not detection. To change that, run make setup where nvcc and the GPU are.'
+        )
+        return cpu
+    key = re.sub(r'[^0-9A-Za-z.+]+', '_', architectures)
+    return f'cu{"".join(release.groups())}-{key}', {'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': architectures}
+
+
+def build_mmcv(folder: Path, variables: dict[str, str]) -> Path:
+    """Build mmcv's wheel into the cache folder, where it appears only when whole."""
+    check_compiler()
+    build, log = folder / 'build', folder / 'build.log'
+    shutil.rmtree(build, ignore_errors=True)  # of a set-up that was killed
+    build.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    say(f'mmcv {pin("mmcv")} ({operators} operators) has to be compiled for torch {torch}, once on this machine:')
-    say(f'about {max(1, round(minutes))} minutes on {jobs} {"core" if jobs == 1 else "cores"}')
-    with tempfile.TemporaryDirectory(prefix='build-', dir=str(folder)) as temporary:
-        # --no-cache-dir: pip's own cache would hand out a wheel built for another torch
-        options = ['--verbose', '--no-deps', '--no-build-isolation', '--no-binary=mmcv', '--no-cache-dir']
-        command = [sys.executable, '-m', 'pip', 'wheel', *options, '--wheel-dir', temporary, *files('mmcv')]
-        variables = {**variables, 'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs), 'TMPDIR': temporary}
-        variables['CXX'] = os.environ.get('CXX') or compiler()
-        code, output = run_logged(f'Building mmcv {pin("mmcv")}', command, log, variables)
-        wheels = list(Path(temporary).glob('mmcv-*.whl'))
-        if code or not wheels:
-            reasons = [line for line in output.splitlines() if re.search(r'\berror:|Error:|Killed|No space left', line)]
-            failure = pip_failure(output, log)
-            if not failure.args[0].startswith('pip failed'):
-                raise failure
-            hint = 'MAX_JOBS=1 needs less memory' if 'Killed' in output else 'its last errors'
-            reasons = reasons or output.splitlines()
-            problem = f'Building mmcv {pin("mmcv")} failed. The log is {log}; {hint}:'
-            raise SetupError(problem, *[line[:300] for line in reasons[-5:]])
-        target = folder / wheels[0].name
-        os.replace(wheels[0], target)
-    return target
+    gigabytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**30
+    jobs = int(os.environ.get('MAX_JOBS') or max(1, min(len(os.sched_getaffinity(0)), gigabytes // 2)))
+    time = f'about {-(-24 // jobs)} minutes' if variables['FORCE_CUDA'] == '0' else 'half an hour or more'
+    # --no-cache-dir: pip's own cache would hand out a wheel built for another torch
+    options = ['--verbose', '--no-deps', '--no-build-isolation', '--no-binary=mmcv', '--no-cache-dir']
+    command = [sys.executable, '-m', 'pip', 'wheel', *options, '--wheel-dir', str(build), *files('mmcv')]
+    variables = {**variables, 'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs), 'TMPDIR': str(build)}
+    try:
+        code, output = run(f'Building mmcv, once for this torch: {time} on {jobs} cores', command, log, **variables)
+        wheel = next(build.glob('mmcv-*.whl'), None)
+        if code or not wheel:
+            raise pip_failure(output, log)
+        return wheel.replace(folder / wheel.name)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
 
 
-def run_command(prefix: Path, command: list) -> None:
-    """Turn this process into the command, with the environment's programs and the checkout's mmtwins first."""
-    path = os.pathsep.join([str(prefix / 'bin'), os.environ.get('PATH', os.defpath)])
-    modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    env = {**os.environ, 'PATH': path, 'PYTHONPATH': modules}
-    if sys.prefix != sys.base_prefix:
-        env['VIRTUAL_ENV'] = str(prefix)
-    os.environ.update(env)
+def run_command(prefix: Path, command: list[str]) -> None:
+    """Replace this process by the command, with the environment's programs and the checkout's mmtwins first."""
+    os.environ['PATH'] = os.pathsep.join([str(prefix / 'bin'), os.environ.get('PATH', os.defpath)])
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     sys.stdout.flush()
     os.execvp(command[0], command)
 

@@ -82,6 +82,7 @@ def test_the_wheel_holds_the_package_and_what_mim_looks_for(wheel):
     expected = shipped('mmtwins') | {f'mmtwins/.mim/{name}' for name in shipped('configs') | shipped('tools')}
     assert names == expected | {'mmtwins/.mim/model-index.yml'}
     assert {f'mmtwins/.mim/tools/{tool}' for tool in TOOLS} <= names
+    assert {'mmtwins/py.typed', 'mmtwins/models/backbone.py', 'mmtwins/weights/loading.py'} <= names
 
 
 def test_building_leaves_the_package_folder_as_it_was(wheel, checkout):
@@ -109,7 +110,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    required = {extra: set() for extra in ('', 'seg', 'det', 'hub', 'app', 'export', 'all')}
+    required = {extra: set() for extra in ('', 'seg', 'det', 'hub', 'app', 'export', 'tests', 'lint', 'all')}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
         required[extra.split('==')[1].strip(' "\'') if extra else ''].add(requirement.replace(' ', ''))
@@ -127,6 +128,8 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('hub', 'hub')
     same('app', 'app')
     same('export', 'export')
+    same('tests', 'tests', 'export', 'app')
+    same('lint', 'lint')
     same('all', 'mmcv', 'seg', 'det', 'hub')
     assert 'mmsegmentation==1.2.2' in required['seg']
     text = (ROOT / 'mmtwins' / '__init__.py').read_text()
@@ -168,8 +171,6 @@ def test_a_config_inherits_an_installed_one(site, tmp_path):
     found = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site)).splitlines()[-1]
     assert found == f'{site / "mmtwins" / "__init__.py"} EncoderDecoder base 160000'
 
-
-# mim ------------------------------------------------------------------------------------------------------------------
 
 (SEGMENTOR,) = (path.stem for path in (ROOT / 'configs' / 'toy').glob('upernet*.py'))
 (DETECTOR,) = (path.stem for path in (ROOT / 'configs' / 'toy').glob('mask-rcnn*.py'))
