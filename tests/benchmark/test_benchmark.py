@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mmtwins import TwinsSVTBackbone, benchmark
+from mmtwins import TwinsSVTBackbone
+from mmtwins.benchmark import measure as benchmark
 from mmtwins.benchmark import report
 from mmtwins.benchmark.measure import Task, Timing, time_in_turn
 from mmtwins.benchmark.peers import OURS, PEERS, build_backbone, installed_peers
