@@ -11,12 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.launch import load_config
-from ..inference.inferencers import build_inferencer, check_device, prepare_config
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsBackbone
-from ..weights.fitting import fit_model
-from ..weights.loading import naming_checkpoint, read_checkpoint
 
 
 class AttentionMap(NamedTuple):
@@ -271,36 +267,6 @@ class Inspection(NamedTuple):
     scale: tuple[float, float] = (1.0, 1.0)
 
 
-def load_inferencer(
-    config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict | None = None
-) -> Any:
-    """Build the inferencer of MMSegmentation or MMDetection for a config, with the weights of a checkpoint.
-
-    Args:
-        config: Config file; its ``default_scope`` decides which library.
-        checkpoint: Of that config, or any public Twins checkpoint: the heads do not matter here.
-        device: Such as ``'cpu'`` or ``'cuda'``; None takes a GPU if there is one.
-        cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
-
-    Returns:
-        ``MMSegInferencer`` or ``DetInferencer``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: The library is not installed.
-        ValueError: The device is not there, the config has no Twins backbone, or the checkpoint does not fit.
-    """
-    cfg = load_config(str(config), cfg_options)
-    prepare_config(cfg, config)
-    weights = read_checkpoint(str(checkpoint))
-    inferencer = build_inferencer(cfg, check_device(device))
-    find_backbone(inferencer.model)
-    with naming_checkpoint(checkpoint):
-        fitted = fit_model(weights, inferencer.model.state_dict()).weights
-    inferencer.model.load_state_dict(fitted, strict=False)
-    return inferencer
-
-
 @torch.no_grad()
 def inspect_image(
     inferencer: Any,
@@ -312,7 +278,7 @@ def inspect_image(
     """Run a model's backbone on an image, prepared by the config's test pipeline, and see what points attend to.
 
     Args:
-        inferencer: ``MMSegInferencer`` or ``DetInferencer``, such as :func:`load_inferencer` builds.
+        inferencer: ``MMSegInferencer`` or ``DetInferencer``, see :func:`mmtwins.inference.inferencers.load_inferencer`.
         image: File, or (H, W, 3) BGR uint8 as OpenCV reads it.
         points: (x, y) in pixels of the image.
         stages: See :func:`capture_attention`.

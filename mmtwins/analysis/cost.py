@@ -1,33 +1,14 @@
-"""What Twins costs: the paper's cost model, the full count in closed form, and the windows that cost the least.
+"""What Twins costs in closed form: the paper's cost model, the full count, and the windows that cost the least.
 
-``lsa_cost`` and ``gsa_cost`` are the paper's cost model of the two attentions, ``backbone_macs`` the full count of a Twins
-backbone, ``calibrate`` finds the windows and sub-windows that need the fewest MACs at a resolution. ``count`` counts what
-any model executes; see :mod:`mmtwins.analysis.counting`, also for what a MAC is here.
+``lsa_cost`` and ``gsa_cost`` are the paper's cost model of the two attentions. ``backbone_macs`` is the full count of a
+Twins backbone. ``calibrate`` finds the windows and sub-windows that need the fewest MACs at a resolution.
+:mod:`mmtwins.analysis.counting` counts what any model executes, and defines a MAC.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from math import isqrt
-from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.utils.benchmark import Timer
-
-from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from ..models.backbone import (
-    ARCHITECTURES,
-    MIN_INPUT_SIDE,
-    PCPVT_ARCHITECTURES,
-    TwinsBlock,
-    TwinsSVTBackbone,
-    resolve_architecture,
-)
-from .counting import CONVENTION as CONVENTION
-from .counting import Complexity as Complexity
-from .counting import Cost as Cost
-from .counting import build_model as build_model
-from .counting import count as count
+from ..models.backbone import ARCHITECTURES, MIN_INPUT_SIDE, PCPVT_ARCHITECTURES, resolve_architecture
 
 PUBLISHED_SR_RATIOS = (8, 4, 2, 1)
 
@@ -250,179 +231,6 @@ def calibrate(
         chosen.append(min(pairs, key=pairs.get))
     window_sizes, sr_ratios = zip(*chosen)
     return dict(window_sizes=window_sizes, sr_ratios=sr_ratios)
-
-
-# Reports --------------------------------------------------------------------------------------------------------------
-
-
-class StageReport(NamedTuple):
-    """The paper's cost model for one feature map.
-
-    ``height`` x ``width`` tokens of ``dim`` channels; ``best_k`` and ``best_integer_k``, sides of the windows and
-    sub-windows at which LSA and GSA together cost the least; ``k`` and ``cost`` beside ``best_cost``, in MACs; keys
-    that remain with sub-windows of ``k``, of ``best_integer_k`` and of the published ``sr_ratio`` (None for a map that
-    is no stage), as (rows, columns).
-    """
-
-    title: str
-    height: int
-    width: int
-    dim: int
-    num_heads: int
-    best_k: float
-    best_integer_k: int
-    k: int
-    cost: float
-    best_cost: float
-    keys: tuple[int, int]
-    best_keys: tuple[int, int]
-    sr_ratio: int | None
-    sr_keys: tuple[int, int] | None
-
-
-def report_costs(arch: str | Mapping[str, Sequence], height: int, width: int, k: int = 7) -> list[StageReport]:
-    """Apply the paper's cost model to an image taken as a map of one token per pixel, and to each stage's map.
-
-    Args:
-        arch: As :class:`TwinsSVTBackbone`'s.
-        height: H of the image, in pixels.
-        width: W of the image, in pixels.
-        k: The side of windows and sub-windows to compare with the best one; the paper's text has 7.
-
-    Returns:
-        One report for the image, with the channels of the first stage, and one per stage.
-
-    Source: Twins (arXiv:2104.13840), section 3.2; ``sr_ratios`` of the public code.
-    """
-    architecture = resolve_architecture(arch, ARCHITECTURES)
-    dims, num_heads = architecture['embed_dims'], architecture['num_heads']
-    sizes = map_sizes(height, width, len(dims))
-    if min(sizes[-1]) < 1:
-        raise ValueError(f'{height} x {width} pixels leave no token in the last stage: give at least 32 x 32 pixels')
-    ratios = PUBLISHED_SR_RATIOS[: len(dims)] + (1,) * (len(dims) - len(PUBLISHED_SR_RATIOS))
-    rows = [('a token per pixel', (height, width), dims[0], num_heads[0], None)]
-    rows += [(f'stage {i + 1}', sizes[i], dims[i], num_heads[i], ratios[i]) for i in range(len(dims))]
-    reports = []
-    for title, (rows_, columns), dim, heads, ratio in rows:
-        best_k, best_integer_k = best_window(rows_, columns)
-
-        def cost(k: float, size: tuple[int, int, int] = (rows_, columns, dim)) -> float:
-            return lsa_cost(*size, k, k) + gsa_cost(*size, k, k)
-
-        def keys(side: int, size: tuple[int, int] = (rows_, columns)) -> tuple[int, int]:
-            return size[0] // side, size[1] // side
-
-        reports.append(
-            StageReport(
-                title, rows_, columns, dim, heads, best_k, best_integer_k, k, cost(k), cost(best_k), keys(k),
-                keys(best_integer_k), ratio, keys(ratio) if ratio else None,
-            )
-        )  # fmt: skip
-    return reports
-
-
-class Measurement(NamedTuple):
-    """An LSA block and a GSA block with windows and sub-windows of side ``k`` on one map: ``macs`` and ``seconds``."""
-
-    k: int
-    macs: int
-    seconds: float
-
-
-def measure_blocks(
-    stage: StageReport, mlp_ratio: float = 4, device: str | torch.device = 'cpu', min_seconds: float = 0.2
-) -> list[Measurement]:
-    """Time a local and a global block over k on the present machine, for one image, see :func:`time_forward`.
-
-    Args:
-        stage: Size of the map.
-        mlp_ratio: Of the blocks' MLPs.
-        device: Where to run.
-        min_seconds: Time to spend on each k, at least one run.
-
-    Returns:
-        By rising k: from 1 or where the blocks cost 16 times the least, to the side of the map; about ten values of k, the best
-        one and the compared one among them.
-    """
-    height, width, dim = stage.height, stage.width, stage.dim
-    side = min(height, width)
-    tokens = height * width
-
-    def macs(k: int) -> int:
-        attention = (lsa_macs(height, width, dim, k), gsa_macs(height, width, dim, k))
-        return sum(sum(part.values()) for part in attention) + 4 * tokens * dim * int(dim * mlp_ratio)
-
-    wanted = {max(round(side ** (i / 9)), 1) for i in range(10)} | {stage.best_integer_k, stage.k}
-    costs = {k: macs(k) for k in sorted(wanted) if k <= side}
-    x = torch.randn(1, height, width, dim, device=device)
-    measurements = []
-    for k, cost in costs.items():
-        if cost > 16 * min(costs.values()):
-            continue
-        blocks = nn.Sequential(
-            TwinsBlock(LocallyGroupedSelfAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
-            TwinsBlock(GlobalSubsampledAttention(dim, stage.num_heads, k), dim, mlp_ratio, 0.0, 0.0),
-        )
-        measurements.append(Measurement(k, cost, time_forward(blocks.to(device), x, min_seconds)))
-    return measurements
-
-
-def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
-    """Median seconds of a forward pass in evaluation mode.
-
-    On a CPU this is processor time of one thread, so that other programs on the machine matter little.
-    """
-    model.eval()
-    clock = {} if x.is_cuda else dict(timer=time.process_time)
-    with torch.inference_mode():
-        # Timer tries the model before it measures, which warms up; it keeps to one thread.
-        return (
-            Timer('model(x)', globals=dict(model=model, x=x), **clock)
-            .blocked_autorange(min_run_time=min_seconds)
-            .median
-        )
-
-
-class Comparison(NamedTuple):
-    """A backbone on a square image: ``parameters``, ``macs`` and, where measured, ``seconds`` of one image."""
-
-    side: int
-    setting: str
-    window_sizes: tuple[int, ...]
-    sr_ratios: tuple[int, ...]
-    parameters: int
-    macs: int
-    seconds: float | None
-
-
-def compare_calibrated(
-    arch: str, sides: Sequence[int], measure: bool = False, device: str | torch.device = 'cpu', min_seconds: float = 2.0
-) -> list[Comparison]:
-    """Compare the published windows with those calibrated for each image size.
-
-    Args:
-        arch: As :class:`TwinsSVTBackbone`'s.
-        sides: Sides of square images, in pixels.
-        measure: Whether to time the whole backbone on one image too.
-        device: Where to run.
-        min_seconds: Time to spend on each, at least one run.
-
-    Returns:
-        Two rows per side: ``'k = 7'``, the published windows and ratios, and ``'calibrated'``.
-    """
-    rows = []
-    for side in sides:
-        published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
-        for setting, windows in {'k = 7': published, 'calibrated': calibrate(arch, side, side)}.items():
-            macs = sum(sum(stage.values()) for stage in backbone_macs(arch, side, side, **windows))
-            seconds = None
-            with torch.device(device if measure else 'meta'):
-                model = TwinsSVTBackbone(arch=arch, **windows)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            if measure:
-                seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
-            rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
-    return rows
 
 
 def _pairs_in_windows(side: int, window_size: int) -> int:

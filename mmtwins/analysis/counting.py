@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import conv_flop_count
 
 CONVENTION = (
     '1 MAC = 2 FLOPs. MACs of convolutions, linear layers, matrix products and attention (both products, fused or not), '
@@ -178,7 +179,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 class _OperationCounter(TorchDispatchMode):
-    """Add up costs by name of the innermost module that is running."""
+    """Add up costs by name of the innermost module that is running.
+
+    torch's FlopCounterMode gives the formulas only: it counts no activations, names modules by class and attribute
+    instead of by qualified name, and before torch 2.4 misses what inference mode leaves whole, such as ``linear``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,19 +218,9 @@ def _product_and_sum(out: Tensor, addend: Tensor, a: Tensor, *_: Any) -> int:
     return out.numel() * a.shape[-1]
 
 
-def _convolution(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    *_: Any,
-) -> int:
-    # A transposed convolution spreads each input over a kernel, the other gathers each output from one.
-    return (x if transposed else out).numel() * weight[0].numel()
+def _convolution(out: Tensor, x: Tensor, weight: Tensor, *options: Any) -> int:
+    _bias, _stride, _padding, _dilation, transposed = options[:5]
+    return conv_flop_count(x.shape, weight.shape, out.shape, transposed) // 2
 
 
 def _attention(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
@@ -245,6 +240,13 @@ MACS = {
     _aten.convolution: _convolution,
     _aten.scaled_dot_product_attention: _attention,
 }
+for _name in (
+    'flash_attention_for_cpu',
+    'flash_attention',
+    'efficient_attention',
+):  # where a model calls a kernel itself
+    if hasattr(_aten, f'_scaled_dot_product_{_name}'):  # not in every torch
+        MACS[getattr(_aten, f'_scaled_dot_product_{_name}')] = _attention
 
 
 def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:

@@ -1,16 +1,13 @@
-"""What the benchmark measured, as tables, charts and JSON."""
+"""What the benchmark measured, as tables and JSON."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rich.table import Table
 
 from ..markdown import markdown_table
-from ..plotting import make_figure, save_figure, use_plain_log_ticks
-from .measure import Task, Timing
 from .peers import PEERS
+from .task import Task, Timing
 
 NO_RATIO = 'within noise'
 
@@ -75,64 +72,6 @@ def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
     return rows
 
 
-def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | Path) -> Path:
-    """Draw a bar per implementation for each task.
-
-    Args:
-        groups: Values by task and implementation.
-        unit: Of the values.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    figure, axes = _make_panels(len(groups), width=3.2, height=2.6)
-    for axis, (title, values) in zip(axes, groups.items(), strict=True):
-        bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
-        axis.bar_label(bars, fmt='{:,.0f}', padding=2)
-        axis.set(title=title, xlabel=unit)
-        axis.title.set_fontsize(9)
-        axis.margins(x=0.35)
-        axis.invert_yaxis()
-    return save_figure(figure, path)
-
-
-def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
-    """Draw how measures grow, a line per implementation.
-
-    Args:
-        panels: Values by measure, implementation and what ``xlabel`` names.
-        xlabel: Such as ``'image side (pixels)'``.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    figure, axes = _make_panels(len(panels), width=4.2, height=3.2)
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for name, points in lines.items():
-            axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
-        ticks = sorted({x for points in lines.values() for x in points})
-        values = [y for points in lines.values() for y in points.values()]
-        axis.set(title=title, xlabel=xlabel)
-        if max(values) > 20 * min(values):
-            axis.set_yscale('log')
-        else:
-            axis.set_ylim(bottom=0)
-        use_plain_log_ticks(axis, ticks)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
-    return save_figure(figure, path)
-
-
-def _make_panels(number: int, width: float, height: float) -> tuple:
-    """A figure and so many axes, in rows of at most four, or of two where there are not more than four."""
-    columns = min(number, 4 if number > 4 else 2)
-    figure, axes = make_figure(math.ceil(number / columns), columns, width, height)
-    for axis in axes.flat[number:]:
-        axis.remove()
-    return figure, axes.flat[:number]
-
-
 def parts_section(task: Task, parts: Mapping[str, float]) -> Section:
     """Time by class of module, and its share."""
     titles = ['modules, without those inside', 'ms', 'share']
@@ -191,7 +130,3 @@ def to_markdown(
     for section in sections:
         lines += section.to_markdown()
     return '\n'.join(lines)
-
-
-def _colour(name: str) -> str:
-    return {'mmtwins': '#440154', 'mmseg': '#31688e', 'mmpretrain': '#35b779', 'timm': '#b5a51c'}.get(name, '#8b5a96')

@@ -163,7 +163,7 @@ def predict_examples(
     from mmengine.registry import DATASETS, MODELS, init_default_scope
     from mmengine.runner import load_checkpoint
 
-    from ..engine.launch import load_config
+    from ..engine.config import load_config
 
     cfg = load_config(str(config), cfg_options)
     init_default_scope(cfg.default_scope)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
+from ..analysis.attention_figures import draw_attention
+from ..analysis.attention_maps import inspect_image
 from .predictor import Predictor
 
 if TYPE_CHECKING:
@@ -146,11 +149,6 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
     Raises:
         ValueError: As :func:`predict_file`; or the model has no Twins backbone, or the point is outside the image.
     """
-    from PIL import Image
-
-    from ..analysis.attention_figures import draw_attention
-    from ..analysis.attention_maps import inspect_image
-
     inspection = inspect_image(predictor.inferencer, _read(predictor, path), [tuple(point)])
     with tempfile.TemporaryDirectory() as folder:
         figure = Image.open(draw_attention(inspection, Path(folder) / 'attention.png'))
@@ -159,8 +157,6 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
 
 def _read(predictor: Predictor, path: str) -> np.ndarray:
     """Pixels of a file, (H, W, 3) BGR, after a look at its size."""
-    from PIL import Image
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's own of many pixels

@@ -17,74 +17,14 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
-from ..engine.launch import load_config
+from ..engine.checks import check_device
+from ..engine.config import load_config
 from ..engine.transforms import CheckImage
 from ..weights.loading import naming_checkpoint, read_checkpoint
-from .inferencers import (
-    DatasetInfo,
-    build_inferencer,
-    check_classes,
-    check_device,
-    dataset_info,
-    load_weights,
-    metainfo_of,
-    prepare_config,
-)
+from .dataset_info import check_classes, dataset_info, metainfo_of
+from .inferencers import build_inferencer, load_weights, prepare_config
+from .result import Result
 from .sources import Skip, find_sources, is_video, read_video
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The prediction for an image or for a frame of a video.
-
-    Attributes:
-        path: File, as it was named; None for an array.
-        frame: Number of the frame in a video, from 1; None for an image.
-        image: The image as predicted on, (H, W, 3) RGB uint8.
-        sample: MMSegmentation's or MMDetection's data sample, on the CPU. A detector's has no instances with a lower score
-            than was asked for; a segmentor's has no scores per class.
-        info: Classes and colours.
-    """
-
-    path: str | None
-    frame: int | None
-    image: np.ndarray
-    sample: BaseDataElement
-    info: DatasetInfo
-
-    @property
-    def is_segmentation(self) -> bool:
-        """Whether there is a label map; otherwise there are instances."""
-        return 'pred_sem_seg' in self.sample
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class indices: (H, W) of a segmentation, (N,) of a detection."""
-        if self.is_segmentation:
-            return self.sample.pred_sem_seg.data[0].numpy()
-        return self.sample.pred_instances.labels.numpy()
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Scores of the instances in 0..1, (N,), highest first."""
-        return self.sample.pred_instances.scores.numpy()
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """Boxes of the instances, (N, 4): left, top, right, bottom in pixels."""
-        return self.sample.pred_instances.bboxes.numpy()
-
-    @property
-    def masks(self) -> np.ndarray | None:
-        """Masks of the instances, (N, H, W) bool; None from a detector of boxes only."""
-        masks = self.sample.pred_instances.get('masks')
-        return None if masks is None else masks.numpy()
-
-    def overlay(self, **options: Any) -> np.ndarray:
-        """The prediction painted over the image, (H', W', 3) RGB uint8, see :func:`mmtwins.inference.overlay.draw_overlay`."""
-        from .overlay import draw_overlay
-
-        return draw_overlay(self, **options)
 
 
 def infer(

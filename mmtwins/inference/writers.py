@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
+from PIL import Image
 
-from .inferencers import DatasetInfo
-from .predictor import Result
+from ..masks import encode_mask
+from .dataset_info import DatasetInfo
+from .result import Result
 from .sources import is_video
 
 # Of COCO's 91 categories these have no annotations, and so are none of the 80 classes.
@@ -101,27 +105,23 @@ class ResultWriter:
         height, width = result.image.shape[:2]
         file_name = os.path.basename(result.path) if result.frame is None else frame_name
         self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
-        codes = [None] * len(result.labels) if result.masks is None else [_run_lengths(mask) for mask in result.masks]
-        for label, score, box, code in zip(result.labels, result.scores, result.boxes.tolist(), codes):
-            if code and not any(box):
-                from pycocotools import mask as coding
+        from pycocotools.mask import toBbox
 
-                bbox = coding.toBbox(code).tolist()  # a model of masks only
-            else:
-                bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+        codes = [None] * len(result.labels) if result.masks is None else [encode_mask(mask) for mask in result.masks]
+        for label, score, box, code in zip(result.labels, result.scores, result.boxes.tolist(), codes):
+            bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            if code and not any(box):  # a model of masks only
+                bbox = toBbox(code).tolist()
             found = dict(image_id=image_id, category_id=self._category_ids[label], bbox=bbox, score=float(score))
             self._found.append({**found, 'segmentation': code} if code else found)
 
     def _add_frame(self, result: Result, name: str) -> None:
-        import cv2
-
         picture = result.overlay(fixed_legend=True)
         picture = np.pad(picture, ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)))  # for the codec
         if self._video_path != result.path:
             self._close_video()
-            source = cv2.VideoCapture(result.path)
-            rate = source.get(cv2.CAP_PROP_FPS)
-            source.release()
+            with mmcv.VideoReader(result.path) as source:
+                rate = source.fps
             path = self.out / 'overlays' / f'{name}.mp4'
             path.parent.mkdir(parents=True, exist_ok=True)
             code = cv2.VideoWriter_fourcc(*'mp4v')
@@ -164,8 +164,6 @@ def name_results(sources: Sequence[str], root: str | None = None) -> dict[str, s
 
 
 def _is_image_or_video(path: str) -> bool:
-    import cv2
-
     return is_video(path) or (os.path.isfile(path) and cv2.haveImageReader(path))
 
 
@@ -209,17 +207,7 @@ def _read_annotations(info: DatasetInfo) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _run_lengths(mask: np.ndarray) -> dict:
-    """COCO's compressed run-length code of a mask (H, W) bool."""
-    from pycocotools import mask as coding
-
-    code = coding.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return dict(size=list(map(int, code['size'])), counts=code['counts'].decode())
-
-
 def _save_png(image: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 

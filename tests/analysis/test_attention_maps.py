@@ -348,7 +348,7 @@ def toy_checkpoints(tmp_path_factory):
     pytest.importorskip('mmdet')
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmtwins.engine.launch import load_config
+    from mmtwins.engine.config import load_config
 
     paths = {}
     for config in (TOY_SEG, TOY_DET):

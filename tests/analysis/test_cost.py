@@ -30,7 +30,7 @@ from mmtwins.analysis.cost import (
     num_keys,
     report_costs,
 )
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 UPERNET = CONFIGS / 'ade20k' / 'upernet_twins-svt-s_8xb2-160k_ade20k-512x512.py'

@@ -15,7 +15,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mmtwins.engine.launch import check_checkpoints, load_config
+from mmtwins.engine.checks import check_checkpoints
+from mmtwins.engine.config import load_config
 from mmtwins.weights.formats import from_native
 
 pytest.importorskip('mmseg')
@@ -270,7 +271,7 @@ def test_configs_are_the_same_outside_the_checkout_with_an_installed_package(own
     for name in ('segmentation', 'detection'):
         (tmp_path / f'{name}.py').write_text((own / f'{name}.py').read_text().replace("'../", "'mmtwins::", 1))
     code = (
-        'from mmtwins.engine.launch import load_config\n'
+        'from mmtwins.engine.config import load_config\n'
         'for name in ("segmentation", "detection"):\n'
         '    cfgs = [load_config(f"{folder}{name}.py")._cfg_dict.to_dict() for folder in ("", "configs/own/")]\n'
         '    print(cfgs[0] == cfgs[1])\n'

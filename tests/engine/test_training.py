@@ -14,7 +14,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmtwins.engine.launch import build_runner, load_config
+from mmtwins.engine.config import load_config
+from mmtwins.engine.runner import build_runner
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -296,3 +297,12 @@ def test_launchers_call_torchrun_and_slurm(script: str, arguments: list[str], ex
     result = subprocess.run(command + arguments, env=env, capture_output=True, text=True)
     assert re.search(expected, result.stdout), result
     assert subprocess.run(command, env=env, capture_output=True).returncode == 2
+
+
+def test_mixed_precision_recipe_says_that_it_needs_a_gpu(run_tool: RunTool) -> None:
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    path = CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-amp-ms-crop-3x_coco.py'
+    result = run_tool('train.py', path)
+    assert result.returncode == 1
+    assert f'error: {path} needs a GPU: MMEngine trains in mixed precision only there' in result.stderr

@@ -16,7 +16,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from recipes import CONFIGS
 
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 from mmtwins.inference import page as app
 from mmtwins.inference.predictor import Predictor
 

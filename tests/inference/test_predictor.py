@@ -13,7 +13,7 @@ from recipes import CONFIGS, NAMES
 
 import mmtwins
 from mmtwins.demo.data import CLASSES, PALETTE, THING_CLASSES
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 from mmtwins.inference.inferencers import prepare_config
 from mmtwins.inference.predictor import Predictor
 from mmtwins.inference.sources import find_sources
