@@ -1,6 +1,7 @@
 """Masks in COCO's run-length code."""
 
 import numpy as np
+from pycocotools.mask import encode
 
 
 def encode_mask(mask: np.ndarray) -> dict:
@@ -14,7 +15,5 @@ def encode_mask(mask: np.ndarray) -> dict:
 
     Source: ``pycocotools.mask``.
     """
-    from pycocotools.mask import encode
-
     code = encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=list(map(int, code['size'])), counts=code['counts'].decode())
