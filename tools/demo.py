@@ -10,8 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmtwins.demo.run import run_demo
-from mmtwins.demo.tasks import DemoError, Settings
+from mmtwins.demo.tasks import DemoError, Settings, check_installation
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks to go on without the terminal
             signal.signal(number, stop)
     try:
+        check_installation()
+        from mmtwins.demo.run import run_demo  # needs what was checked
+
         settings = Settings(ROOT, args.work_dir, args.data_root, args.seed, args.tiny)
         run_demo(settings, Console(width=None if sys.stdout.isatty() else 110), args.fresh)
     except (DemoError, ValueError, OSError) as error:

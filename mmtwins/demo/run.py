@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -33,11 +32,10 @@ def run_demo(settings: Settings, console: Console, fresh: bool = False) -> None:
         fresh: Delete the results of an earlier run first.
 
     Raises:
-        DemoError: A package is missing, a tool failed, another demo runs in the folder, or the folder holds something
+        DemoError: A tool failed, another demo runs in the folder, or the folder holds something
             else.
         ValueError, OSError: The data cannot be generated.
     """
-    check_installation()
     work_dir = settings.work_dir
     if fresh and work_dir.exists() and not (work_dir / STATE).is_file():
         raise DemoError(f'--fresh: {work_dir} was not written by the demo, so it is not deleted')
@@ -54,18 +52,6 @@ def run_demo(settings: Settings, console: Console, fresh: bool = False) -> None:
                 elif path.name != '.lock':
                     path.unlink()
         _run_steps(settings, console)
-
-
-def check_installation() -> None:
-    """Find out now, rather than after minutes of training, what is not installed.
-
-    Raises:
-        DemoError: A package is missing.
-    """
-    packages = ('cv2', 'matplotlib', 'mmcv', 'mmdet', 'mmseg', 'pycocotools')
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DemoError(f'{", ".join(missing)} cannot be imported: `make demo` in a checkout sets everything up')
 
 
 def _run_steps(settings: Settings, console: Console) -> None:

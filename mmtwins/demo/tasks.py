@@ -1,5 +1,6 @@
-"""What the demo trains, and the settings of a run."""
+"""What the demo needs and trains, and the settings of a run."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +78,15 @@ def options_of(task: Task, settings: Settings) -> list[str]:
     """The ``--cfg-options`` of train.py and test.py."""
     tiny = TINY_OPTIONS if settings.tiny else ()
     return [f'data_root={settings.data_root / task.data}', f'randomness.seed={settings.seed}', *tiny]
+
+
+def check_installation() -> None:
+    """Check that all packages that the demo needs are installed.
+
+    Raises:
+        DemoError: A package is missing.
+    """
+    packages = ('cv2', 'matplotlib', 'mmcv', 'mmdet', 'mmseg', 'pycocotools')
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DemoError(f'{", ".join(missing)} cannot be imported: `make demo` in a checkout sets everything up')

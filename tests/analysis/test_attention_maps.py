@@ -1,24 +1,18 @@
 """Attention of chosen points: the right weights, at the right place of the image, without a trace in the model."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from planted import ARCH, input_of, plant
 from torch import nn
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
+from toys import SEGMENTOR, TOYS
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
-from mmtwins.analysis.attention_figures import draw_attention, pca_colours
-from mmtwins.analysis.attention_maps import Inspection, attend, capture_attention, inspect_image, load_inferencer
+from mmtwins.analysis.attention_maps import attend, capture_attention, inspect_image
+from mmtwins.inference.inferencers import load_inferencer
 from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-
-ARCH = dict(embed_dims=(16, 24, 32, 40), depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(2, 2, 2, 2))
-CONFIGS = Path(__file__).parents[2] / 'configs'
-TOY_SEG = CONFIGS / 'toy/upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
-TOY_DET = CONFIGS / 'toy/mask-rcnn_twins-svt-toy_fpn_1xb8-600iters_toy-coco.py'
 
 
 def sharpen(module):
@@ -68,34 +62,6 @@ def test_global_weights_give_the_output(size, sr_ratio, bias):
 def test_attend_refuses_other_modules():
     with pytest.raises(ValueError, match='Linear is neither'):
         attend(nn.Linear(2, 2), torch.zeros(3, 3, 2), 0, 0)
-
-
-def plant(module, representatives, targets):
-    """Make every query of head i attend to the representative ``targets[i]`` alone."""
-    dim, heads = module.proj.in_features, module.num_heads
-    is_local = isinstance(module, LocallyGroupedSelfAttention)
-    weight, bias = (module.qkv.weight, module.qkv.bias) if is_local else (module.kv.weight, module.kv.bias)
-    query_bias = module.qkv.bias[:dim] if is_local else module.q.bias
-    query_weight = module.qkv.weight[:dim] if is_local else module.q.weight
-    keys = slice(dim, 2 * dim) if is_local else slice(0, dim)
-    flat = representatives.flatten(0, 1).double()
-    with torch.no_grad():
-        query_weight.zero_()
-        query_bias.fill_(1)
-        bias.data[keys] = 0
-        weight.data[keys] = 0
-        for head, (row, column) in enumerate(targets):
-            wanted = torch.zeros(len(flat), dtype=torch.double)
-            wanted[row * representatives.shape[1] + column] = 300
-            solution = torch.linalg.lstsq(flat, wanted[:, None], driver='gelsd').solution[:, 0]
-            weight.data[keys][head * dim // heads] = solution
-
-
-def input_of(model, attention, x):
-    seen = []
-    with attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])), torch.no_grad():
-        model(x)
-    return seen[0]
 
 
 def test_planted_global_pattern(backbone):
@@ -324,43 +290,6 @@ def test_point_in_an_incomplete_patch(patch_padding):
     assert maps[1].token == (1, 0) and maps[1].has_own_token
 
 
-def test_pca_colours():
-    """Three features of different strength, in three of four quarters, come out as three colours and a fourth."""
-    rng = np.random.RandomState(0)
-    directions = np.linalg.qr(rng.randn(10, 3))[0]
-    feature = np.zeros((10, 8, 8))
-    for quarter, direction in zip((np.s_[:4, :4], np.s_[:4, 4:], np.s_[4:, :4]), directions.T * (3, 2, 1)[0]):
-        feature[(slice(None), *quarter)] = direction[:, None, None]
-    colours, share = pca_colours(feature.astype(np.float32))
-    assert colours.shape == (8, 8, 3) and colours.min() == 0 and colours.max() == 1 and share == pytest.approx(1)
-    quarters = [colours[a, b] for a in (slice(4), slice(4, 8)) for b in (slice(4), slice(4, 8))]
-    assert all(np.ptp(q, axis=(0, 1)).max() < 1e-6 for q in quarters)
-    distances = [np.abs(a[0, 0] - b[0, 0]).max() for i, a in enumerate(quarters) for b in quarters[:i]]
-    assert min(distances) > 0.2
-    flat, share = pca_colours(np.ones((4, 3, 5)))
-    assert np.isfinite(flat).all() and share == 0
-
-
-@pytest.fixture(scope='session')
-def toy_checkpoints(tmp_path_factory):
-    """Weights of the toy segmentor and detector, not trained."""
-    pytest.importorskip('mmseg')
-    pytest.importorskip('mmdet')
-    from mmengine.registry import MODELS, DefaultScope
-
-    from mmtwins.engine.config import load_config
-
-    paths = {}
-    for config in (TOY_SEG, TOY_DET):
-        cfg = load_config(str(config))
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            torch.manual_seed(0)
-            model = MODELS.build({**cfg.model, '_scope_': cfg.default_scope})
-        paths[config] = tmp_path_factory.mktemp('checkpoints') / 'toy.pth'
-        torch.save(model.state_dict(), paths[config])
-    return paths
-
-
 def picture_with_a_bright_pixel(height, width, x, y):
     image = np.zeros((height, width, 3), np.uint8)
     image[y, x] = 255
@@ -368,12 +297,12 @@ def picture_with_a_bright_pixel(height, width, x, y):
 
 
 @pytest.mark.parametrize(
-    ('config', 'options', 'scale', 'input_size'),
+    ('library', 'options', 'scale', 'input_size'),
     [
-        (TOY_SEG, {}, (1, 1), (96, 150)),
+        ('mmseg', {}, (1, 1), (96, 150)),
         # Resized to twice the size, then padded to multiples of 32 below and on the right.
         (
-            TOY_SEG,
+            'mmseg',
             {
                 'model.data_preprocessor.test_cfg': dict(size_divisor=32),
                 'test_dataloader.dataset.pipeline': [
@@ -386,12 +315,12 @@ def picture_with_a_bright_pixel(height, width, x, y):
             (192, 320),
         ),
         # keep_ratio into 128 x 128, and MMDetection's padding to multiples of 32.
-        (TOY_DET, {}, (128 / 150, 82 / 96), (96, 128)),
+        ('mmdet', {}, (128 / 150, 82 / 96), (96, 128)),
     ],
 )
-def test_points_of_the_image_find_their_tokens(toy_checkpoints, config, options, scale, input_size):
+def test_points_of_the_image_find_their_tokens(toy_checkpoints, library, options, scale, input_size):
     """The one bright pixel of the image is in the token that the point is said to be in."""
-    inferencer = load_inferencer(config, toy_checkpoints[config], 'cpu', options)
+    inferencer = load_inferencer(TOYS[library], toy_checkpoints[library], 'cpu', options)
     seen = []
     backbone = inferencer.model.backbone
     backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -409,7 +338,7 @@ def test_points_of_the_image_find_their_tokens(toy_checkpoints, config, options,
 
 
 def test_errors_of_images_and_pipelines(toy_checkpoints, tmp_path):
-    inferencer = load_inferencer(TOY_SEG, toy_checkpoints[TOY_SEG], 'cpu')
+    inferencer = load_inferencer(SEGMENTOR, toy_checkpoints['mmseg'], 'cpu')
     image = np.zeros((96, 128, 3), np.uint8)
     for point in ((128, 5), (5, 96), (-1, 5)):
         with pytest.raises(
@@ -432,144 +361,7 @@ def test_errors_of_images_and_pipelines(toy_checkpoints, tmp_path):
         ),
     ):
         inferencer = load_inferencer(
-            TOY_SEG, toy_checkpoints[TOY_SEG], 'cpu', {'test_dataloader.dataset.pipeline': steps}
+            SEGMENTOR, toy_checkpoints['mmseg'], 'cpu', {'test_dataloader.dataset.pipeline': steps}
         )
         with pytest.raises(ValueError, match=message):
             inspect_image(inferencer, image, [(3, 3)])
-
-
-def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
-    with pytest.raises(ValueError, match=r'checkpoint .*toy\.pth: '):
-        load_inferencer(CONFIGS / 'ade20k/fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py', toy_checkpoints[TOY_SEG], 'cpu')
-    with pytest.raises(FileNotFoundError, match=r'none\.pth does not exist'):
-        load_inferencer(TOY_SEG, tmp_path / 'none.pth', 'cpu')
-    other = tmp_path / 'other.py'
-    resnet = "dict(_delete_=True, type='ResNet', depth=18, num_stages=4)"
-    other.write_text(f"_base_ = '{TOY_SEG}'\nmodel = dict(backbone={resnet})\n")
-    with pytest.raises(ValueError, match='EncoderDecoder has no Twins backbone'):
-        load_inferencer(other, toy_checkpoints[TOY_SEG], 'cpu')
-    other.write_text("default_scope = 'mmpretrain'\n")
-    with pytest.raises(ValueError, match="default_scope is 'mmpretrain', predictions need mmseg or mmdet"):
-        load_inferencer(other, toy_checkpoints[TOY_SEG], 'cpu')
-
-
-def test_any_public_checkpoint(toy_checkpoints, tmp_path):
-    """A backbone alone, in mmseg's own names: attention needs no heads."""
-    from mmtwins.weights.formats import from_native
-
-    weights = torch.load(toy_checkpoints[TOY_SEG])
-    backbone = {
-        name.removeprefix('backbone.'): value for name, value in weights.items() if name.startswith('backbone.')
-    }
-    torch.save(from_native(backbone, 'mmseg'), tmp_path / 'mmseg.pth')
-    loaded = load_inferencer(TOY_SEG, tmp_path / 'mmseg.pth', 'cpu').model.backbone.state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in backbone.items())
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved."""
-    from matplotlib.figure import Figure
-
-    saved, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, 'savefig', lambda self, path: (saved.append(self), save(self, path)))
-    return saved
-
-
-def axes_of(figure):
-    """Panels with a heat map by title of their cell."""
-    found = {}
-    for band in figure.subfigs:
-        for cell in band.subfigs:
-            if cell._suptitle and any(axis.get_images() for axis in cell.axes):
-                found.setdefault(band._suptitle.get_text(), {})[cell._suptitle.get_text()] = [
-                    axis for axis in cell.axes if axis.get_images()
-                ]
-    return found
-
-
-def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
-    """All weight on the sub-window in row 1, column 2 of 32 x 32 pixels, in an image of half the input's size."""
-    attention = backbone.blocks[1][1].attn
-    x = torch.rand(1, 3, 96, 128)
-    tokens = input_of(backbone, attention, x)
-    with torch.no_grad():
-        representatives = attention.norm(attention.sr(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[0]
-    plant(attention, representatives, [(1, 2), (1, 2)])
-    with capture_attention(backbone, [(100, 50), (5, 90)], stages=[2]) as maps, torch.no_grad():
-        features = backbone(x)
-    image = np.full((48, 60, 3), 128, np.uint8)  # 120 of the 128 columns, the others are padding
-    inspection = Inspection(image, maps, {2: features[1][0].numpy()}, (96, 128), (2.0, 2.0))
-    path = draw_attention(inspection, tmp_path / 'deep/attention.png', heads=True, features=True)
-    assert path.stat().st_size > 10000
-    (figure,) = figures
-    panels = axes_of(figure)
-    assert list(panels) == [
-        'Output: three principal components as red, green, blue',
-        *(
-            f'{kind} from point {number} at x = {x}, y = {y}: {which}'
-            for number, x, y in ((1, 50, 25), (2, 2, 45))
-            for kind in ('LSA', 'GSA')
-            for which in ('average of the heads', 'each head')
-        ),
-    ]
-    (axis,) = panels['GSA from point 1 at x = 50, y = 25: average of the heads'][
-        'stage 2, block 2: 12 x 16 tokens\nsub-windows of 4 x 4, 3 x 4 keys'
-    ]
-    assert axis.get_xlim() == (0, 64) and axis.get_ylim() == (48, 0) and axis.get_xlabel() == 'x (pixels)'
-    heat = axis.get_images()[-1]
-    assert heat.get_extent() == [0, 64, 48, 0] and heat.get_cmap().name == 'viridis'
-    assert np.unravel_index(heat.get_array().argmax(), (3, 4)) == (1, 2) and heat.get_array().max() > 99
-    lines = sorted({float(v) for c in axis.collections for path in c.get_paths() for v in path.vertices[:, 0]})
-    assert lines == [0, 16, 32, 48, 64]  # the grid of sub-windows
-    (axis,) = panels['LSA from point 1 at x = 50, y = 25: average of the heads'][
-        'stage 2, block 1: 12 x 16 tokens\nwindow of 7 x 7'
-    ]
-    assert axis.get_xlim() == (28, 56) and axis.get_ylim() == (28, 0)
-    each = panels['GSA from point 2 at x = 2, y = 45: each head']
-    assert [len(axes) for axes in each.values()] == [2]
-
-
-def test_figure_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match='no attention to draw'):
-        draw_attention(Inspection(np.zeros((4, 4, 3), np.uint8), [], {}, (4, 4)), tmp_path / 'none.png')
-
-
-def test_command_line(toy_checkpoints, toy_data, run_tool, tmp_path):
-    image = next((toy_data / 'coco/val2017').glob('*.jpg'))
-    done = run_tool(
-        'visualize_attention.py', TOY_DET, toy_checkpoints[TOY_DET], image, '--points', 30, 40, 100, 90,
-        '--out', 'deep/a.png', '--stages', 1, 3, '--features',
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'deep/a.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_errors_of_the_command_line(toy_checkpoints, toy_data, monkeypatch):
-    """One line, no traceback."""
-    tool = runpy.run_path(str(CONFIGS.parent / 'tools/visualize_attention.py'))
-    image = next((toy_data / 'ade/images/validation').glob('*.jpg'))
-    for name, message in (
-        (image, 'error: point 30 128 is outside the image of 128 x 128 pixels: x goes from 0 to 127, y from 0 to 127'),
-        (TOY_SEG, f'error: image {TOY_SEG} cannot be read: it is damaged or no image'),
-    ):
-        arguments = [TOY_SEG, toy_checkpoints[TOY_SEG], name, '--points', 30, 128, '--device', 'cpu']
-        monkeypatch.setattr('sys.argv', ['visualize_attention.py', *map(str, arguments)])
-        with pytest.raises(SystemExit, match=r'^error: ') as stopped:
-            tool['main']()
-        assert str(stopped.value) == message
-
-
-def test_command_line_arguments(monkeypatch, capsys):
-    tool = runpy.run_path(str(CONFIGS.parent / 'tools/visualize_attention.py'))
-    for arguments, message in (
-        (['--points', '1'], 'pairs of x and y, not 1 numbers'),
-        (['--points', '1', '2', '--block', 'x'], '--block x: give last'),
-    ):
-        monkeypatch.setattr('sys.argv', ['visualize_attention.py', 'config', 'checkpoint', 'image', *arguments])
-        with pytest.raises(SystemExit):
-            tool['parse_args']()
-        assert message in capsys.readouterr().err
-    monkeypatch.setattr('sys.argv', ['x', 'config', 'checkpoint', 'image', '--points', *'1234', '--block', '9', '10'])
-    args = tool['parse_args']()
-    assert args.points == [(1, 2), (3, 4)] and args.block == [9, 10] and args.stages is None
