@@ -103,6 +103,8 @@ def _restored_process(folder: Path, argv: list[str]) -> Iterator[None]:
     try:
         sys.argv = argv
         os.chdir(folder)
+        for kind in managers:  # a new process has none
+            kind._instance_dict.clear()
         with warnings.catch_warnings():
             yield
     finally:

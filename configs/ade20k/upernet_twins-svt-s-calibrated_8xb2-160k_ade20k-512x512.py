@@ -1,5 +1,5 @@
 # UPerNet on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 512 x 512, see docs/gsa.md:
-# python tools/gsa_cost.py --input 512 512. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
+# python tools/gsa_cost.py --size 512x512. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
 _base_ = [
     '../_base_/models/upernet_twins-svt.py',
     '../_base_/datasets/ade20k_512x512.py',

@@ -1,5 +1,5 @@
 # Mask R-CNN on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 800 x 1344, see docs/gsa.md:
-# python tools/gsa_cost.py --input 800 1344. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
+# python tools/gsa_cost.py --size 800x1344. Not a published model. A checkpoint's sub-sampling kernels do not have these sizes.
 _base_ = [
     '../_base_/models/mask-rcnn_twins-svt_fpn.py',
     '../_base_/datasets/coco_instance.py',

@@ -1,8 +1,11 @@
 """Costs in closed form: the paper's, what is executed, and the windows that cost the least."""
 
+from functools import cache
+
 import pytest
 import torch
 from costs import CONFIGS, require_libraries
+from torch import nn
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.analysis.cost import (
@@ -36,10 +39,16 @@ def test_the_papers_own_numbers() -> None:
     assert best_window(56, 56) == (pytest.approx(56**0.5), 7)
 
 
+@cache
+def build(model_class: type, **kwargs: object) -> nn.Module:
+    """A backbone without data; the same one for the same arguments."""
+    with torch.device('meta'):
+        return model_class(**kwargs)
+
+
 def counted_stages(model_class: type, size: tuple[int, int], **kwargs) -> list[int]:
     """MACs per stage by counting."""
-    with torch.device('meta'):
-        complexity = count(model_class(**kwargs), *size)
+    complexity = count(build(model_class, **kwargs), *size)
     stages = [
         sum(complexity.costs[f'{part}.{i}'].macs for part in ('patch_embeds', 'blocks', 'pos_block')) for i in range(4)
     ]
