@@ -3,7 +3,7 @@
 import argparse
 
 from mmtwins.analysis.attention_figures import draw_attention
-from mmtwins.analysis.attention_maps import inspect_image
+from mmtwins.analysis.inspection import inspect_image
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
 from mmtwins.inference.inferencers import load_inferencer
 

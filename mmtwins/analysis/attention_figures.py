@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .attention_maps import AttentionMap, Inspection
+from .attention_maps import AttentionMap
+from .inspection import Inspection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     each the average of the heads. Axes are in pixels of the image.
 
     Args:
-        inspection: As :func:`mmtwins.analysis.attention_maps.inspect_image` returns it, with at least one map.
+        inspection: As :func:`mmtwins.analysis.inspection.inspect_image` returns it, with at least one map.
         path: PNG file to write.
         heads: Whether to draw each head as well.
         features: Whether to draw the output of each stage too, as :func:`pca_colours` shows it.

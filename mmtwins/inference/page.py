@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..analysis.attention_figures import draw_attention
-from ..analysis.attention_maps import inspect_image
+from ..analysis.inspection import inspect_image
 from .predictor import Predictor
 
 if TYPE_CHECKING:

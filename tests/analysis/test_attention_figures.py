@@ -7,7 +7,8 @@ from planted import ARCH, input_of, plant
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.analysis.attention_figures import draw_attention, pca_colours
-from mmtwins.analysis.attention_maps import Inspection, capture_attention
+from mmtwins.analysis.attention_maps import capture_attention
+from mmtwins.analysis.inspection import Inspection
 
 pytest.importorskip('matplotlib')
 
