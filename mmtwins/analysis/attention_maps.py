@@ -66,7 +66,7 @@ class AttentionMap(NamedTuple):
 
     @property
     def has_own_token(self) -> bool:
-        """Whether the point lies in its token; else in the strip at the border that fills no patch, beside it."""
+        """Whether the point lies in its token. Otherwise it lies beside it, in a strip at the border that fills no patch."""
         return self.token == tuple(int(value // self.stride) for value in reversed(self.point))
 
 
@@ -159,7 +159,7 @@ def _choose_blocks(
 
 def _check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
     if images.dim() != 4:
-        return  # the backbone says what is wrong
+        return  # the backbone raises the error
     height, width = images.shape[2:]
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
@@ -236,7 +236,7 @@ def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
     """The representatives of all sub-windows: (H, W, C) -> (H / sr, W / sr, C)."""
     if module.sr_ratio == 1:
         return x
-    # The layers themselves are not called: they may carry hooks, which are not to see what is computed only for show.
+    # The layers themselves are not called: their hooks must not see what is computed only for a figure.
     tokens = F.conv2d(x.permute(2, 0, 1)[None], module.sr.weight.float(), _float(module.sr.bias), module.sr_ratio)
     norm = module.norm
     return F.layer_norm(

@@ -1,4 +1,4 @@
-"""What a model costs, counted as it runs: parameters, multiply-accumulates and activations by module.
+"""Count what a model costs as it runs: parameters, multiply-accumulates and activations by module.
 
 The convention, here and in the closed form of :mod:`mmtwins.analysis.cost`: one MAC is a multiplication and an addition,
 1 MAC = 2 FLOPs; what papers on vision models call FLOPs are MACs. Counted are convolutions, linear layers, matrix
@@ -137,7 +137,7 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
                 _forward(model, images, num_proposals)
         except ValueError:
             raise
-        except Exception as error:  # what a model raises that looks for values, or for annotations, differs
+        except Exception as error:  # models that need values or annotations raise different errors
             reason = next(iter(str(error).strip().splitlines()), '')
             raise ValueError(
                 f'{type(model).__name__} cannot be counted at {height} x {width} pixels without computing '
@@ -154,7 +154,7 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config without loading any weight, and without allocating one where its classes allow it.
+    """Build the model of a config without its weights; without allocating them either, if its classes allow that.
 
     Args:
         cfg: Config with ``model`` and ``default_scope``, as ``load_config`` returns it.
@@ -200,7 +200,7 @@ class _OperationCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         macs_of = MACS.get(func._overloadpacket)
         if macs_of is None:
-            # In inference mode whole operations such as attention come by; the rest is counted by its parts.
+            # Inference mode passes whole operations such as attention. What has no formula is counted by its parts.
             with self:
                 out = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if out is NotImplemented else out
@@ -240,13 +240,12 @@ MACS = {
     _aten.convolution: _convolution,
     _aten.scaled_dot_product_attention: _attention,
 }
-for _name in (
-    'flash_attention_for_cpu',
-    'flash_attention',
-    'efficient_attention',
-):  # where a model calls a kernel itself
-    if hasattr(_aten, f'_scaled_dot_product_{_name}'):  # not in every torch
-        MACS[getattr(_aten, f'_scaled_dot_product_{_name}')] = _attention
+KERNELS = ('flash_attention_for_cpu', 'flash_attention', 'efficient_attention')  # in models that call them themselves
+MACS |= {
+    getattr(_aten, f'_scaled_dot_product_{kernel}'): _attention
+    for kernel in KERNELS
+    if hasattr(_aten, f'_scaled_dot_product_{kernel}')  # not in every torch
+}
 
 
 def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
@@ -257,7 +256,7 @@ def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
     else:
         for module in model.roi_head.modules():
             if type(module).__name__ == 'SingleRoIExtractor':
-                # mmcv's RoIAlign cannot go without data, and has no MACs.
+                # mmcv's RoIAlign cannot run without data. It has no MACs.
                 module.forward = lambda feats, rois, *_, extractor=module: feats[0].new_empty(
                     len(rois), extractor.out_channels, *extractor.roi_layers[0].output_size
                 )

@@ -62,11 +62,11 @@ def inspect_image(
             )
     batch = next(iter(inferencer.preprocess([image if isinstance(image, np.ndarray) else str(image)])))
     if not isinstance(batch, dict):
-        batch = batch[1]  # DetInferencer's comes with what it was made from
+        batch = batch[1]  # DetInferencer gives (inputs, batch)
     data = inferencer.model.data_preprocessor(batch, False)
     scale = _scale_of(data['data_samples'][0].metainfo, (height, width))
     backbone = find_backbone(inferencer.model)
-    # A pixel is meant by its centre.
+    # The point is the centre of its pixel.
     moved = [((x + 0.5) * scale[0], (y + 0.5) * scale[1]) for x, y in points]
     with capture_attention(backbone, moved, stages, blocks) as maps:
         features = backbone(data['inputs'])

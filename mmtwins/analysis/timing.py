@@ -24,7 +24,7 @@ class Measurement(NamedTuple):
 def measure_blocks(
     stage: StageReport, mlp_ratio: float = 4, device: str | torch.device = 'cpu', min_seconds: float = 0.2
 ) -> list[Measurement]:
-    """Time a local and a global block over k on the present machine, for one image, see :func:`time_forward`.
+    """Time a local and a global block over k on this machine for one image, see :func:`time_forward`.
 
     Args:
         stage: Size of the map.
@@ -67,7 +67,7 @@ def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
     model.eval()
     clock = {} if x.is_cuda else dict(timer=time.process_time)
     with torch.inference_mode():
-        # Timer tries the model before it measures, which warms up; it keeps to one thread.
+        # Timer runs the model once before it measures. It uses one thread.
         return (
             Timer('model(x)', globals=dict(model=model, x=x), **clock)
             .blocked_autorange(min_run_time=min_seconds)

@@ -20,7 +20,14 @@ def processor_name() -> str:
 
 
 def describe_machine(device: str) -> dict[str, str | int]:
-    """Processor or GPU, threads and versions."""
+    """Describe processor or GPU, threads and versions.
+
+    Args:
+        device: Such as ``'cpu'`` or ``'cuda:0'``.
+
+    Returns:
+        Values by name.
+    """
     name = torch.cuda.get_device_name(device) if device.startswith('cuda') else processor_name()
     machine: dict[str, str | int] = dict(
         device=name, cpus=os.cpu_count() or 0, threads=torch.get_num_threads(), python=platform.python_version()

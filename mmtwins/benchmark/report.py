@@ -14,7 +14,14 @@ NO_RATIO = 'within noise'
 
 @dataclass(frozen=True)
 class Section:
-    """One table: what it is of, its titles and its cells; the first column holds text, the others numbers."""
+    """A table.
+
+    Args:
+        task: What was measured.
+        caption: What the table shows of it.
+        titles: Of the columns; the first column holds text, the others numbers.
+        rows: The cells.
+    """
 
     task: Task
     caption: str
@@ -22,7 +29,7 @@ class Section:
     rows: list[list[str]]
 
     def to_table(self) -> Table:
-        """For the terminal."""
+        """The table for a terminal."""
         table = Table(title=f'{self.task}; {self.caption}', title_justify='left')
         for i, title in enumerate(self.titles):
             table.add_column(title, justify='right' if i else 'left')
@@ -31,12 +38,20 @@ class Section:
         return table
 
     def to_markdown(self) -> list[str]:
-        """Lines for a page."""
+        """The table as lines of Markdown."""
         return [f'**{self.task}**, {self.caption}', '', *markdown_table(self.titles, self.rows)]
 
 
 def time_section(timings: Sequence[Timing], rate: float) -> Section:
-    """Minimum, median, throughput, what it is in times of ours, and the share of the machine's GEMM rate."""
+    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the GEMM rate.
+
+    Args:
+        timings: Of one task; ours first.
+        rate: The machine's GEMM rate, in FLOP/s.
+
+    Returns:
+        The table.
+    """
     titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {timings[0].implementation}']
     caption = f'GEMM {rate / 1e9:.0f} GFLOP/s'
     return Section(timings[0].task, caption, [*titles, 'share of GEMM'], time_rows(timings, rate))
@@ -56,7 +71,15 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
 
 
 def memory_section(task: Task, peaks: Mapping[str, int | None]) -> Section:
-    """Peak memory, and what it is as a part of each other implementation's."""
+    """Show peak memory and its ratio to that of each other library.
+
+    Args:
+        task: What was measured.
+        peaks: Bytes by implementation; None where it does not fit.
+
+    Returns:
+        The table.
+    """
     titles = ['implementation', 'MB', *(f'times {name}' for name in peaks if name in PEERS)]
     return Section(task, 'peak memory above model and input', titles, memory_rows(peaks))
 
@@ -73,7 +96,15 @@ def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
 
 
 def parts_section(task: Task, parts: Mapping[str, float]) -> Section:
-    """Time by class of module, and its share."""
+    """Show time by class of module and its share of the whole.
+
+    Args:
+        task: What was measured.
+        parts: Seconds by class of module.
+
+    Returns:
+        The table.
+    """
     titles = ['modules, without those inside', 'ms', 'share']
     return Section(task, 'where the time of mmtwins goes', titles, parts_rows(parts))
 
@@ -89,7 +120,16 @@ def to_json(
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> dict:
-    """Everything measured as plain data: seconds of every round, medians, refused ratios as None."""
+    """Give everything measured as plain data for JSON.
+
+    Args:
+        timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
+        memory: Peak memory.
+        profiles: Time by class of module.
+
+    Returns:
+        ``timings`` with the seconds of every round, ``memory`` and ``profiles``; a ratio within noise is None.
+    """
     return dict(
         timings=[
             dict(
@@ -122,7 +162,18 @@ def to_markdown(
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> str:
-    """The tables in Markdown, with the command and the machine."""
+    """Write the tables in Markdown, with the command and the machine above them.
+
+    Args:
+        command: The command line that measured.
+        machine: See :func:`mmtwins.benchmark.machine.describe_machine`.
+        timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
+        memory: Peak memory.
+        profiles: Time by class of module.
+
+    Returns:
+        Markdown.
+    """
     lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
     sections = [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]

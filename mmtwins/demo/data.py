@@ -19,7 +19,7 @@ from ..engine.arguments import image_size
 from ..masks import encode_mask
 from .scenes import SPLITS, THINGS, draw_scene
 
-VERSION = 1  # of what a seed draws; a change makes generate_toy_data draw anew
+VERSION = 1  # raise it when a seed draws something else, so that generate_toy_data draws anew
 MANIFEST = 'manifest.json'
 
 

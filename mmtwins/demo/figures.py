@@ -179,7 +179,7 @@ def predict_examples(
         if 'pred_sem_seg' in sample:
             truth, prediction = (sample.get(key).data[0].cpu().numpy() for key in ('gt_sem_seg', 'pred_sem_seg'))
         else:
-            # The evaluation keeps only what the metric reads, so the truth comes from the input sample.
+            # The output sample has no ground-truth masks, so the truth comes from the input sample.
             gt, pred = item['data_samples'].gt_instances, sample.pred_instances
             pred = pred[pred.scores >= min_score].cpu().numpy()
             truth = Instances(gt.masks.to_ndarray().astype(bool), np.asarray(gt.labels))

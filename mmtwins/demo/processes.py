@@ -12,15 +12,15 @@ from pathlib import Path
 
 from .tasks import DemoError
 
-# Threads that spin for long while they wait take a busy machine's cores from those that work: up to seven times slower with
-# two other processes on two cores. Not spinning at all halves the speed of an idle machine.
+# Spinning OpenMP threads take cores from other processes: training is up to seven times slower beside two busy processes on
+# two cores. No spinning at all halves the speed on an idle machine.
 ENVIRONMENT = {'GOMP_SPINCOUNT': '10000', **os.environ, 'PYTHONUNBUFFERED': '1'}
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
 
 @contextlib.contextmanager
 def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """Run a command with its output in a log file; it ends with this process, however that ends."""
+    """Run a command with its output in a log file. It ends with this process, even if that is killed."""
     parent = os.getpid()
 
     def end_with_parent() -> None:

@@ -113,7 +113,7 @@ def _outline(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return np.abs(u) + 1.4 * np.abs(v) < 1.1
     if name == 'cross':
         return (np.minimum(np.abs(u), np.abs(v)) < 0.36) & (np.maximum(np.abs(u), np.abs(v)) < 1)
-    # The others are cut out by the sides of a regular polygon: a pentagram is where at most one side of five is crossed.
+    # The others are regular polygons. A star is where at most one of five sides is crossed.
     sides, distance, crossed = {'triangle': (3, 0.55, 0), 'hexagon': (6, 0.87, 0), 'star': (5, 0.42, 1)}[name]
     outside = np.zeros(u.shape, int)
     for k in range(sides):
@@ -231,7 +231,7 @@ def draw_scene(seed: int, split: str, index: int, size: int = 128) -> Scene:
         index = rng.randint(len(THINGS))
         new_image, mask, area = _draw_thing(rng, image, THINGS[index], centre, radius)
         remaining = [m & ~mask for m in visible] + [mask]
-        # At least two fifths of every thing stay visible, otherwise the new one is not put there.
+        # The new thing is placed only if at least two fifths of every thing stay visible.
         if all(m.sum() >= 0.4 * a for m, a in zip(remaining, [*areas, area])):
             image, visible, areas = new_image, remaining, [*areas, area]
             things.append(index)

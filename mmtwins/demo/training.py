@@ -41,7 +41,7 @@ def iteration_of(checkpoint: Path) -> int:
 
 
 def train(task: Task, settings: Settings, console: Console, state: dict, save: Callable[[], None]) -> Path:
-    """Train a model, or what is missing of its training.
+    """Train a model, from its last checkpoint if there is one.
 
     Args:
         task: The model.

@@ -31,7 +31,7 @@ class DatasetInfo:
 
 
 def metainfo_of(checkpoint: str) -> dict:
-    """What MMEngine noted of the data set in a checkpoint; empty in one of another program."""
+    """Read what MMEngine noted about the data set in a checkpoint; empty if another program wrote it."""
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
@@ -40,7 +40,18 @@ def metainfo_of(checkpoint: str) -> dict:
 
 
 def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
-    """Classes from a checkpoint's notes, else from the config's test set, which is not loaded."""
+    """Find classes and colours in a checkpoint's notes, else in the config's test set.
+
+    Args:
+        cfg: After :func:`mmtwins.inference.inferencers.prepare_config`; its test set is built without loading it.
+        noted: See :func:`metainfo_of`.
+
+    Returns:
+        Classes and colours; different colours if neither has any.
+
+    Raises:
+        ValueError: Neither has classes.
+    """
     dataset_cfg = {**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []}
     dataset = DATASETS.build(dataset_cfg)
     classes = noted.get('classes') or dataset.metainfo.get('classes')

@@ -93,7 +93,7 @@ def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings that the weights are missing, which come next, and of MMEngine's registry for collate functions."""
+    """Silence warnings about missing weights, which are loaded next, and about collate functions in MMEngine's registry."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from .predictor import Predictor
 if TYPE_CHECKING:
     import gradio
 
-MAX_PIXELS = 2**25  # of an image, since a small file can hold a very large one
+MAX_PIXELS = 2**25  # of an image: a small file can hold a very large one
 CACHE_SECONDS = 3600  # that uploaded and drawn pictures are kept
 
 
@@ -56,7 +56,7 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
                 gr.Markdown('Drop an image here, then click a point in it.')
                 image = gr.Image(
                     type='filepath',
-                    image_mode=None,  # the file itself, which is read as by tools/infer.py
+                    image_mode=None,  # keep the file as it is
                     sources=['upload', 'clipboard'],
                     elem_id='image',
                     show_label=False,
@@ -75,7 +75,7 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
 def serve(
     page: 'gradio.Blocks', host: str = '127.0.0.1', port: int = 7860, max_megabytes: float = 20, block: bool = True
 ) -> str:
-    """Serve a page; nothing of it leaves the machine, unless ``host`` lets others in.
+    """Serve a page. Only this machine can reach it, unless ``host`` says otherwise.
 
     Args:
         page: As :func:`build_app` returns it.
@@ -156,7 +156,7 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
 
 
 def _read(predictor: Predictor, path: str) -> np.ndarray:
-    """Pixels of a file, (H, W, 3) BGR, after a look at its size."""
+    """Pixels of a file, (H, W, 3) BGR, if it is not too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's own of many pixels
@@ -170,7 +170,7 @@ def _read(predictor: Predictor, path: str) -> np.ndarray:
 
 
 def _import_gradio() -> 'gradio':
-    """Gradio, told to send nothing about its use to anyone."""
+    """Import Gradio without its usage statistics."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
         import gradio

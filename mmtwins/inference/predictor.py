@@ -1,8 +1,8 @@
 """Predictions for images and videos: MMSegmentation's and MMDetection's own inferencers, fed file by file.
 
-The inferencers build the model and its test pipeline, prepare, batch and predict. What is added: any public Twins
-checkpoint, checked against the config as ``tools/test.py`` does; configs whose test pipeline loads annotations; files
-that cannot be read are passed over; results come one by one while a folder or a video is worked through.
+The inferencers build the model and its test pipeline, prepare images and predict. This module adds: any public Twins
+checkpoint, checked against the config as by ``tools/test.py``; configs whose test pipeline loads annotations; files that
+cannot be read are skipped; results come one by one.
 """
 
 import warnings
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.registry import DefaultScope
@@ -40,8 +41,8 @@ def infer(
 ) -> Iterator[Result]:
     """Predict on images with a trained model: ``for result in mmtwins.infer(config, checkpoint, 'photos'): ...``
 
-    The arguments are checked and the model is loaded at once, the images when their results are asked for. For several
-    calls with one model keep a :class:`Predictor`.
+    The call checks the arguments and loads the model. Images are read as their results are asked for. To call it several
+    times with one model, keep a :class:`Predictor`.
 
     Args:
         config: Config file of MMSegmentation or MMDetection.
@@ -69,7 +70,7 @@ def infer(
 
 
 class Predictor:
-    """A trained model that predicts on images, built once; the arguments and errors are those of :func:`infer`.
+    """A trained model that predicts on images. Arguments and errors are those of :func:`infer`.
 
     Attributes:
         inferencer: ``MMSegInferencer`` or ``DetInferencer``; ``inferencer.model`` is the model.
@@ -149,7 +150,7 @@ class Predictor:
                 on_skip(_name(path, frame), _reason(error))
 
     def _read(self, sources: Sequence[str | np.ndarray], on_skip: Skip) -> Iterator[tuple]:
-        """Path, number of the frame and pixels of every image and frame that can be read."""
+        """Yield path, number of the frame and pixels of every image and frame that can be read."""
         for source in sources:
             if isinstance(source, np.ndarray):
                 yield None, None, source
@@ -190,7 +191,7 @@ class Predictor:
         return [self._forward([prepared])[0] for prepared in batch]
 
     def _trim(self, sample: BaseDataElement, prepared: '_Prepared') -> BaseDataElement:
-        """A data sample without what only takes memory, on the CPU."""
+        """Move a data sample to the CPU, without logits and annotations, which only take memory."""
         for key in ('seg_logits', 'gt_instances', 'ignored_instances', 'gt_sem_seg'):
             if key in sample:
                 delattr(sample, key)
@@ -236,9 +237,7 @@ def _reason(error: Exception) -> str:
 
 
 def _image_errors() -> tuple:
-    """What an image of a size that the model cannot take raises; anything else is a fault to be seen."""
-    import cv2
-
+    """The errors that an image of unsuitable size raises; all others are faults and are raised."""
     return ValueError, cv2.error, torch.cuda.OutOfMemoryError
 
 

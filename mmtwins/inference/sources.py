@@ -9,7 +9,7 @@ import mmcv
 import numpy as np
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-Skip = Callable[[str, str], None]  # what is passed over, and the reason
+Skip = Callable[[str, str], None]  # called with the name of what is skipped, and the reason
 
 
 def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndarray]) -> list[str | np.ndarray]:

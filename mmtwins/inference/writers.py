@@ -21,7 +21,7 @@ COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 class ResultWriter:
-    """Write results as they come; a context manager that writes the JSON files at its end, also after an interrupt.
+    """Write results one by one; as a context manager it writes the JSON files at its end, after an interrupt too.
 
     ======================  ======================================================================================
     ``overlays/NAME.png``   the prediction over the image
@@ -168,7 +168,7 @@ def _is_image_or_video(path: str) -> bool:
 
 
 def _image_ids(sources: Sequence[str], info: DatasetInfo) -> Callable[[Result], int]:
-    """How images get their COCO ids: the data set's, else the numbers that all files are named by, else 1, 2, ..."""
+    """A function that gives a result its COCO id: the data set's, else the number in the file name, else 1, 2, ..."""
     stems = [Path(path).stem for path in sources]
     known = {Path(image['file_name']).name: image['id'] for image in _read_annotations(info).get('images', ())}
     if not any(map(is_video, sources)) and len(set(stems)) == len(stems):
@@ -199,7 +199,7 @@ def _category_ids(info: DatasetInfo) -> tuple[list[int], str]:
 
 
 def _read_annotations(info: DatasetInfo) -> dict:
-    """The data set's annotation file; empty where it is not there or none of COCO's."""
+    """The data set's annotation file; empty if there is none or it is not one of COCO's."""
     try:
         content = json.loads(info.annotation_file.read_text()) if info.annotation_file else {}
     except (OSError, ValueError):
