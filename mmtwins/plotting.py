@@ -1,4 +1,4 @@
-"""Figures without a display: colours, axes and files that all of ours share."""
+"""Colours, axes and files of all our figures; no display is needed."""
 
 from collections.abc import Sequence
 from pathlib import Path

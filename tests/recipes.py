@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FAMILIES = ('svt', 'pcpvt')

@@ -152,11 +152,11 @@ def test_the_exportable_segmentor_equals_the_segmentor() -> None:
     ],
 )
 def test_wrong_arguments_end_in_one_line(
-    run_tool: Callable[..., subprocess.CompletedProcess], arguments: Sequence[object], message: str
+    call_tool: Callable[..., subprocess.CompletedProcess], arguments: Sequence[object], message: str
 ) -> None:
     pytest.importorskip('mmseg')
     pytest.importorskip('mmdet')
-    result = run_tool('export_onnx.py', *arguments)
+    result = call_tool('export_onnx.py', *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert 'Traceback' not in result.stderr
@@ -178,7 +178,7 @@ def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, tmp_path: Path)
         list(verify_onnx(make_tiny(norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
 
 
-def test_onnx_of_a_whole_segmentor(run_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path) -> None:
+def test_onnx_of_a_whole_segmentor(call_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path) -> None:
     require_onnx()
     cfg = make_segmentor_config()
     cfg.dump(tmp_path / 'config.py')
@@ -187,7 +187,7 @@ def test_onnx_of_a_whole_segmentor(run_tool: Callable[..., subprocess.CompletedP
     model = MODELS.build({'_scope_': 'mmseg', **cfg.model})
     save_checkpoint(dict(state_dict=model.state_dict()), str(tmp_path / 'model.pth'))
     arguments = (tmp_path / 'config.py', tmp_path / 'model.pth', tmp_path / 'model.onnx')
-    result = run_tool('export_onnx.py', *arguments, '--dynamic', '--verify', '--size', 96, 128)
+    result = call_tool('export_onnx.py', *arguments, '--dynamic', '--verify', '--size', '96x128')
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('largest relative difference') == 4
     assert '2 x 3 x 250 x 333' in result.stdout

@@ -2,17 +2,14 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmtwins.engine.launch import readable_errors
+from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
 from mmtwins.inference.page import build_app, serve
 from mmtwins.inference.predictor import Predictor
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, URL or hf-hub: reference of a model trained with it')
+    parents = [config_argument(), checkpoint_argument(), device_argument()]
+    parser = argparse.ArgumentParser(description=__doc__, parents=parents)
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -22,12 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-megabytes', type=float, default=20, help='largest file that can be uploaded (default: %(default)s)'
     )
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='leave out instances with a lower score (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
     )
     return parser.parse_args()
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmtwins.benchmark import measure as benchmark
-from mmtwins.benchmark import report
-from mmtwins.benchmark.measure import PRECISIONS, WORKS, Task
-from mmtwins.benchmark.peers import OURS, PEERS, installed_peers
-from mmtwins.engine.launch import readable_errors
+from mmtwins.benchmark.charts import draw_measured_growth, draw_measurements
+from mmtwins.benchmark.machine import describe_machine
+from mmtwins.benchmark.peers import OURS, PEERS, check_installed, installed_peers
+from mmtwins.benchmark.report import to_json, to_markdown
+from mmtwins.benchmark.suite import run_tasks
+from mmtwins.benchmark.task import PRECISIONS, WORKS, Task
+from mmtwins.engine.arguments import device_argument, image_size, readable_errors
+from mmtwins.engine.checks import check_device
 from mmtwins.markdown import update_section
 from mmtwins.models.backbone import ARCHITECTURES
 
@@ -22,18 +25,13 @@ SIDES = (256, 512, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8)
 
 
-def size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition('x')
-    return int(height), int(width or height)
-
-
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, parents=[device_argument('cpu')])
     parser.add_argument('config', nargs='?', help='config of a whole model (default: the backbone alone)')
     parser.add_argument('--arch', choices=list(ARCHITECTURES), default='small', help='(default: %(default)s)')
     parser.add_argument('--work', nargs='+', choices=WORKS, default=list(WORKS), help='(default: both)')
     parser.add_argument(
-        '--size', type=size, nargs='+', default=[(512, 512), (800, 1344)], metavar='HxW',
+        '--size', type=image_size, nargs='+', default=[(512, 512), (800, 1344)], metavar='HxW',
         help='image sizes in pixels (default: 512x512 800x1344)',
     )  # fmt: skip
     parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images at once (default: 1)')
@@ -51,7 +49,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--profile', action='store_true', help='say where the time of our inference goes')
     parser.add_argument('--rounds', type=int, default=7, help='runs of each, in turn (default: %(default)s)')
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu', help='(default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (%(default)s)')
     parser.add_argument(
         '--update', nargs=2, metavar=('MARKDOWN', 'SECTION'), help='write the tables between its markers there'
@@ -63,59 +60,11 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--threads {args.threads}: give at least 1')
     if args.profile and 'inference' not in args.work:
         parser.error('--profile is of inference: add it to --work')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch sees no GPU here')
     if args.grow == 'side':
         args.size = [(side, side) for side in SIDES]
     if args.grow == 'batch':
         args.batch = list(BATCHES)
     return args
-
-
-def measure(args: argparse.Namespace, console: Console) -> tuple[list, list, list]:
-    names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
-    timings, memory, profiles = [], [], []
-    for precision, work, (height, width), batch in product(args.precision, args.work, args.size, args.batch):
-        task = Task(work, height, width, batch, precision, args.device, args.arch, args.config)
-        fitting = names
-        if args.memory or args.grow:
-            peaks = {name: benchmark.measure_memory(task, name) for name in names}
-            memory.append((task, peaks))
-            console.print(report.memory_section(task, peaks).to_table())
-            fitting = [name for name in names if peaks[name] is not None]
-        if fitting and not args.no_time:
-            timings.append(benchmark.measure_time(task, fitting, args.rounds))
-            console.print(report.time_section(*timings[-1]).to_table())
-        if args.profile and work == 'inference' and 'mmtwins' in fitting:
-            profiles.append((task, benchmark.measure_parts(task, args.rounds)))
-            console.print(report.parts_section(*profiles[-1]).to_table())
-    return timings, memory, profiles
-
-
-def draw(args: argparse.Namespace, timings: list, memory: list, out: Path) -> None:
-    if args.grow:
-        panels: dict = {}
-
-        def add(panel: str, name: str, task: Task, value: float) -> None:
-            at = task.height if args.grow == 'side' else task.batch
-            panels.setdefault(f'{task.work}: {panel}', {}).setdefault(name, {})[at] = value
-
-        for group, _ in timings:
-            for timing in group:
-                add('seconds per image', timing.implementation, timing.task, timing.median / timing.task.batch)
-        for task, peaks in memory:
-            for name, peak in peaks.items():
-                if peak:
-                    add('peak memory (MB)', name, task, peak / 1e6)
-        xlabel = 'image side (pixels)' if args.grow == 'side' else 'images at once'
-        report.draw_growth(panels, xlabel, out / f'{args.grow}.png')
-        return
-    if timings:
-        times = {str(group[0].task): {t.implementation: t.median * 1e3 for t in group} for group, _ in timings}
-        report.draw_bars(times, 'median (ms)', out / 'time.png')
-    if memory:
-        peaks = {str(task): {name: (peak or 0) / 1e6 for name, peak in values.items()} for task, values in memory}
-        report.draw_bars(peaks, 'peak memory (MB)', out / 'memory.png')
 
 
 def main() -> None:
@@ -124,20 +73,32 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     with readable_errors():
-        machine = benchmark.describe_machine(args.device)
+        check_device(args.device)
+        check_installed(args.against or [])
+        machine = describe_machine(args.device)
         console.print(', '.join(f'{name} {value}' for name, value in machine.items()))
-        timings, memory, profiles = measure(args, console)
+        names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
+        tasks = [
+            Task(work, *size, batch, precision, args.device, args.arch, args.config)
+            for precision, work, size, batch in product(args.precision, args.work, args.size, args.batch)
+        ]
+        measured = run_tasks(
+            tasks, names, lambda section: console.print(section.to_table()), args.rounds, not args.no_time,
+            args.memory or args.grow is not None, args.profile,
+        )  # fmt: skip
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         command = 'python tools/benchmark.py ' + shlex.join(sys.argv[1:])
-        results = report.to_json(timings, memory, profiles)
-        results = dict(command=command, machine=machine, **results)
+        results = dict(command=command, machine=machine, **to_json(*measured))
         (out / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-        tables = report.to_markdown(command, machine, timings, memory, profiles)
+        tables = to_markdown(command, machine, *measured)
         (out / 'tables.md').write_text(tables)
         if args.update:
             update_section(*args.update, tables)
-        draw(args, timings, memory, out)
+        if args.grow:
+            draw_measured_growth(measured, args.grow, out)
+        else:
+            draw_measurements(measured, out)
     console.print(f'written to {out}')
 
 

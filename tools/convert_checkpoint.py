@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from mmtwins.engine.launch import readable_errors
+from mmtwins.engine.arguments import readable_errors
 from mmtwins.weights.formats import FORMATS, convert, recognise, trace
 from mmtwins.weights.loading import read_checkpoint
 

@@ -2,30 +2,24 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmtwins.engine.launch import ImageSize, load_config, readable_errors
+from mmtwins.engine.arguments import checkpoint_argument, config_argument, image_size, readable_errors
+from mmtwins.engine.config import load_config
 from mmtwins.export import build_exportable, export_onnx, verify_onnx
 
 OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file; none for weights as initialised')
+    parents = [config_argument(), checkpoint_argument('; none for weights as initialised')]
+    parser = argparse.ArgumentParser(description=__doc__, parents=parents)
     parser.add_argument('out', help='ONNX file to write')
     parser.add_argument('--backbone', action='store_true', help='only the backbone: images to the maps of its stages')
     parser.add_argument('--dynamic', action='store_true', help='take any batch, height and width')
     parser.add_argument(
-        '--size', type=int, nargs='+', action=ImageSize, default=(512, 512), metavar='PIXELS',
-        help='height and width, or a side (512)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--verify', action='store_true', help='fail unless ONNX Runtime agrees, with --dynamic on other sizes too'
+        '--size', type=image_size, default='512x512', metavar='HxW', help='image to trace, in pixels (%(default)s)'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+        '--verify', action='store_true', help='fail unless ONNX Runtime agrees, with --dynamic on other sizes too'
     )
     return parser.parse_args()
 

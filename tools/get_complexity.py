@@ -5,36 +5,20 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 
-from mmtwins.analysis.cost import CONVENTION, build_model, count
-from mmtwins.engine.launch import ImageSize, load_config, readable_errors
+from mmtwins.analysis.counting import CONVENTION, build_model, count
+from mmtwins.engine.arguments import config_argument, image_size, readable_errors
+from mmtwins.engine.config import load_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        action=ImageSize,
-        required=True,
-        metavar='PIXELS',
-        help='height and width, or one side of a square',
-    )
+    parser = argparse.ArgumentParser(description=__doc__, parents=[config_argument()])
+    parser.add_argument('--size', type=image_size, required=True, metavar='HxW', help='of the image, in pixels')
     parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table (default: %(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the costs of all modules to this file')
     parser.add_argument(
         '--num-proposals', type=int, default=1000, help='regions for the RoI head of a two-stage detector (%(default)s)'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override values of the config, such as model.backbone.arch=base',
     )
     return parser.parse_args()
 
@@ -43,7 +27,7 @@ def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = load_config(args.config, args.cfg_options)
-        complexity = count(build_model(cfg), *args.shape, num_proposals=args.num_proposals)
+        complexity = count(build_model(cfg), *args.size, num_proposals=args.num_proposals)
         if args.json:
             path = Path(args.json)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,31 +6,25 @@ import sys
 from pathlib import Path
 
 import cv2
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmtwins.engine.launch import readable_errors
+from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
 from mmtwins.inference.predictor import Predictor
-from mmtwins.inference.sources import count_frames, find_sources, is_video
+from mmtwins.inference.sources import count_frames, find_sources, is_video, without_results
 from mmtwins.inference.writers import ResultWriter
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, URL or hf-hub: reference of a model trained with it')
+    parents = [config_argument(), checkpoint_argument(), device_argument()]
+    parser = argparse.ArgumentParser(description=__doc__, parents=parents)
     parser.add_argument('input', help='an image, a folder with all folders in it, a glob pattern in quotes, or a video')
     parser.add_argument('--out', required=True, help='folder to write; what has the same name there is replaced')
-    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
     parser.add_argument(
         '--score-thr',
         type=float,
         help='leave out instances with a lower score, 0 to 1, in pictures and JSON (default: 0.3); detectors only',
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
     )
     args = parser.parse_args()
     if args.batch_size < 1:
@@ -46,7 +40,7 @@ def main() -> None:
     with readable_errors():
         if Path(args.out).exists() and not Path(args.out).is_dir():
             raise ValueError(f'--out {args.out} is a file: name a folder')
-        sources = _without_results(find_sources(args.input), args.input, args.out)
+        sources = without_results(find_sources(args.input), args.input, args.out)
         thr = {} if args.score_thr is None else {'score_thr': args.score_thr}
         predictor = Predictor(args.config, args.checkpoint, args.device, cfg_options=args.cfg_options, **thr)
         if thr and not predictor.is_detector:
@@ -86,17 +80,6 @@ def _run(predictor: Predictor, sources: list[str], writer: ResultWriter, batch_s
             progress.advance(task)
         progress.update(task, total=done + skipped, completed=done + skipped)
     return done, skipped
-
-
-def _without_results(sources: list[str], given: str, out: str) -> list[str]:
-    """Leave out what an earlier run wrote, where --out lies inside the folder of images."""
-    folder, out = os.path.realpath(given), os.path.realpath(out)
-    if not out.startswith(os.path.join(folder, '')):
-        return sources
-    kept = [path for path in sources if not os.path.realpath(path).startswith(os.path.join(out, ''))]
-    if not kept:
-        raise FileNotFoundError(f'the folder {given} holds no files but results: name one with images')
-    return kept
 
 
 if __name__ == '__main__':

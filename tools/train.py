@@ -4,19 +4,13 @@ import argparse
 
 from mmengine.device import get_device
 
-from mmtwins.engine.launch import (
-    add_arguments,
-    build_runner,
-    check_checkpoints,
-    check_data,
-    config_from,
-    readable_errors,
-)
+from mmtwins.engine.arguments import config_argument, config_from, launch_arguments, readable_errors
+from mmtwins.engine.checks import check_checkpoints, check_data
+from mmtwins.engine.runner import build_runner
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser = argparse.ArgumentParser(description=__doc__, parents=[config_argument(), launch_arguments()])
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
     parser.add_argument(
@@ -26,7 +20,6 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the last one in the work directory',
     )
-    add_arguments(parser)
     return parser.parse_args()
 
 

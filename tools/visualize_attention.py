@@ -2,17 +2,15 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from mmtwins.analysis.attention_figures import draw_attention
-from mmtwins.analysis.attention_maps import inspect_image, load_inferencer
-from mmtwins.engine.launch import readable_errors
+from mmtwins.analysis.inspection import inspect_image
+from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
+from mmtwins.inference.inferencers import load_inferencer
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parents = [config_argument(), checkpoint_argument(), device_argument()]
+    parser = argparse.ArgumentParser(description=__doc__, parents=parents)
     parser.add_argument('image', help='image file')
     parser.add_argument(
         '--points',
@@ -33,10 +31,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--heads', action='store_true', help='draw every head besides their average')
     parser.add_argument('--features', action='store_true', help='draw the output of each stage, reduced to colours')
-    parser.add_argument('--device', help='such as cpu or cuda (default: what there is)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
     args = parser.parse_args()
     if len(args.points) % 2:
         parser.error(f'--points takes pairs of x and y, not {len(args.points)} numbers')

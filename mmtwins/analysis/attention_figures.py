@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .attention_maps import AttentionMap, Inspection
+from .attention_maps import AttentionMap
+from .inspection import Inspection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     each the average of the heads. Axes are in pixels of the image.
 
     Args:
-        inspection: As :func:`mmtwins.analysis.attention_maps.inspect_image` returns it, with at least one map.
+        inspection: As :func:`mmtwins.analysis.inspection.inspect_image` returns it, with at least one map.
         path: PNG file to write.
         heads: Whether to draw each head as well.
         features: Whether to draw the output of each stage too, as :func:`pca_colours` shows it.
@@ -176,7 +177,7 @@ def _draw_header(
     boxed = dict(facecolor='#555555', edgecolor='white')
     signs = [
         (Line2D([], [], linestyle='', marker='P', markersize=9, markerfacecolor='white', mec='black'), 'the point'),
-        (Patch(facecolor='#555555', edgecolor=TOKEN, **_outlined(2)), 'its token, which asks'),
+        (Patch(facecolor='#555555', edgecolor=TOKEN, **_outlined(2)), 'its token, the query'),
     ]
     if kinds == {'LSA', 'GSA'}:
         signs.append((Patch(linestyle=DASHED, **boxed, **_outlined(1.5)), 'its window in local attention, LSA'))
@@ -249,7 +250,7 @@ def _draw_weights(
     stride = attention.stride
     keys = _keys(inspection, attention)
     grey = inspection.image @ np.array([0.299, 0.587, 0.114])
-    # Less contrast: what is there is to be recognised, but lightness belongs to the weights.
+    # Less contrast: the image must be recognisable, but lightness shows the weights.
     axis.imshow(40 + 0.7 * grey, cmap='gray', vmin=0, vmax=255, extent=_image_extent(inspection))
     heat = axis.imshow(
         values, cmap='viridis', vmin=0, vmax=largest, alpha=0.62, extent=_extent(keys), interpolation='nearest'
@@ -265,7 +266,7 @@ def _draw_weights(
         _outline(axis, window, 'white', 1.5, linestyle=DASHED)
     for part in _without_key(inspection, attention):
         axis.add_patch(Rectangle(part[:2], *part[2:], facecolor=NO_KEY, linewidth=0))
-    # A panel is about 140 points wide; lines are not to cover what they part.
+    # A panel is about 140 points wide. Lines must not cover the cells between them.
     cell = 140 / columns / max(values.shape)
     if columns == 1 or cell > 3:
         _draw_grid(axis, keys, *values.shape, min(0.8, 0.06 * cell))
@@ -293,7 +294,7 @@ def _without_key(inspection: Inspection, attention: AttentionMap) -> list[Box]:
 
 
 def _rest(whole: Box, part: Box) -> list[Box]:
-    """What a box has on the right of a part and below it; both have the same top left corner."""
+    """The parts of a box to the right of and below another one with the same top left corner."""
     right, below = whole.width - part.width, whole.height - part.height
     boxes = [
         Box(part.left + part.width, part.top, right, whole.height),
@@ -325,7 +326,7 @@ def _frame(axis: 'Axes', box: Box) -> None:
 
 
 def _outlined(width: float) -> dict:
-    """A white line between black ones: it shows on light and dark, on a screen and in grey print."""
+    """Style of a white line with black edges, which is visible on light and dark."""
     from matplotlib.patheffects import withStroke
 
     return dict(linewidth=width, path_effects=[withStroke(linewidth=2.2 * width, foreground='black')])

@@ -3,22 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.launch import load_config
-from ..inference.inferencers import build_inferencer, check_device, prepare_config
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsBackbone
 from ..models.layers import stage_stride
 from ..models.windows import padding_attends
-from ..weights.fitting import fit_model
-from ..weights.loading import naming_checkpoint, read_checkpoint
 
 
 class AttentionMap(NamedTuple):
@@ -73,7 +68,7 @@ class AttentionMap(NamedTuple):
 
     @property
     def has_own_token(self) -> bool:
-        """Whether the point lies in its token; else in the strip at the border that fills no patch, beside it."""
+        """Whether the point lies in its token. Otherwise it lies beside it, in a strip at the border that fills no patch."""
         return self.token == tuple(int(value // self.stride) for value in reversed(self.point))
 
 
@@ -166,7 +161,7 @@ def _choose_blocks(
 
 def _check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
     if images.dim() != 4:
-        return  # the backbone says what is wrong
+        return  # the backbone raises the error
     height, width = images.shape[2:]
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
@@ -242,7 +237,7 @@ def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
     """The representatives of all sub-windows: (H, W, C) -> (H / sr, W / sr, C)."""
     if module.sr_ratio == 1:
         return x
-    # The layers themselves are not called: they may carry hooks, which are not to see what is computed only for show.
+    # The layers themselves are not called: their hooks must not see what is computed only for a figure.
     tokens = F.conv2d(x.permute(2, 0, 1)[None], module.sr.weight.float(), _float(module.sr.bias), module.sr_ratio)
     norm = module.norm
     return F.layer_norm(
@@ -252,133 +247,3 @@ def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
 
 def _float(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.float()
-
-
-class Inspection(NamedTuple):
-    """An image and what the backbone makes of it.
-
-    Args:
-        image: (H, W, 3) RGB uint8, as in the file.
-        maps: As :func:`capture_attention` yields them.
-        features: Stage, counted from 1: its output, (C_i, H_i, W_i), for the stages that the backbone returns.
-        input_size: Height and width of the network's input, in pixels; what lies beyond the resized image is padding.
-        scale: Pixels of the network's input per pixel of the image, along x and y.
-    """
-
-    image: np.ndarray
-    maps: list[AttentionMap]
-    features: dict[int, np.ndarray]
-    input_size: tuple[int, int]
-    scale: tuple[float, float] = (1.0, 1.0)
-
-
-def load_inferencer(
-    config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict | None = None
-) -> Any:
-    """Build the inferencer of MMSegmentation or MMDetection for a config, with the weights of a checkpoint.
-
-    Args:
-        config: Config file; its ``default_scope`` decides which library.
-        checkpoint: Of that config, or any public Twins checkpoint: the heads do not matter here.
-        device: Such as ``'cpu'`` or ``'cuda'``; None takes a GPU if there is one.
-        cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
-
-    Returns:
-        ``MMSegInferencer`` or ``DetInferencer``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: The library is not installed.
-        ValueError: The device is not there, the config has no Twins backbone, or the checkpoint does not fit.
-    """
-    cfg = load_config(str(config), cfg_options)
-    prepare_config(cfg, config)
-    weights = read_checkpoint(str(checkpoint))
-    inferencer = build_inferencer(cfg, check_device(device))
-    find_backbone(inferencer.model)
-    with naming_checkpoint(checkpoint):
-        fitted = fit_model(weights, inferencer.model.state_dict()).weights
-    inferencer.model.load_state_dict(fitted, strict=False)
-    return inferencer
-
-
-@torch.no_grad()
-def inspect_image(
-    inferencer: Any,
-    image: str | Path | np.ndarray,
-    points: Sequence[tuple[int, int]],
-    stages: Sequence[int] | None = None,
-    blocks: Sequence[int] | str = 'last',
-) -> Inspection:
-    """Run a model's backbone on an image, prepared by the config's test pipeline, and see what points attend to.
-
-    Args:
-        inferencer: ``MMSegInferencer`` or ``DetInferencer``, such as :func:`load_inferencer` builds.
-        image: File, or (H, W, 3) BGR uint8 as OpenCV reads it.
-        points: (x, y) in pixels of the image.
-        stages: See :func:`capture_attention`.
-        blocks: See :func:`capture_attention`.
-
-    Returns:
-        Image, maps and features.
-
-    Raises:
-        ValueError: The image cannot be read, a point is outside, or the test pipeline crops or flips.
-    """
-    picture = image if isinstance(image, np.ndarray) else _read_image(image)
-    height, width = picture.shape[:2]
-    for x, y in points:
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
-                f'point {x} {y} is outside the image of {width} x {height} pixels: x goes from 0 to {width - 1}, y '
-                f'from 0 to {height - 1}'
-            )
-    batch = next(iter(inferencer.preprocess([image if isinstance(image, np.ndarray) else str(image)])))
-    if not isinstance(batch, dict):
-        batch = batch[1]  # DetInferencer's comes with what it was made from
-    data = inferencer.model.data_preprocessor(batch, False)
-    scale = _scale_of(data['data_samples'][0].metainfo, (height, width))
-    backbone = find_backbone(inferencer.model)
-    # A pixel is meant by its centre.
-    moved = [((x + 0.5) * scale[0], (y + 0.5) * scale[1]) for x, y in points]
-    with capture_attention(backbone, moved, stages, blocks) as maps:
-        features = backbone(data['inputs'])
-    return Inspection(
-        np.ascontiguousarray(picture[..., ::-1]),
-        maps,
-        {index + 1: feature[0].float().cpu().numpy() for index, feature in zip(backbone.out_indices, features)},
-        tuple(data['inputs'].shape[2:]),
-        scale,
-    )
-
-
-def _read_image(path: str | Path) -> np.ndarray:
-    import mmcv
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'image {path} does not exist')
-    try:
-        picture = mmcv.imread(str(path))
-    except Exception as error:  # a damaged file fails anywhere in the decoder
-        raise ValueError(f'image {path} cannot be read: {error}') from None
-    if picture is None:
-        raise ValueError(f'image {path} cannot be read: it is damaged or no image')
-    return picture
-
-
-def _scale_of(metainfo: dict, size: tuple[int, int]) -> tuple[float, float]:
-    """Pixels of the network's input per pixel of the image along x and y, from what a test pipeline noted."""
-    if tuple(metainfo['ori_shape'][:2]) != size:
-        raise ValueError(f'the test pipeline loads the image as {metainfo["ori_shape"]}, not as {size}')
-    shape = metainfo['img_shape'][:2]
-    scale = metainfo.get('scale_factor')
-    if scale is None and tuple(shape) != size:
-        raise ValueError(
-            f'the test pipeline makes {shape} of {size} pixels without noting how: let it resize without cropping, and '
-            'have scale_factor in meta_keys of its last step'
-        )
-    scale = (1.0, 1.0) if scale is None else (float(scale[0]), float(scale[1]))
-    resized = (round(size[0] * scale[1]), round(size[1] * scale[0]))
-    if metainfo.get('flip') or any(found < wanted for found, wanted in zip(shape, resized)):
-        raise ValueError('the test pipeline crops or flips the image, so no token can be named for a point')
-    return scale

@@ -2,32 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..plotting import INK, make_figure, save_figure, use_plain_log_ticks, viridis
-
-if TYPE_CHECKING:
-    from .cost import Comparison, Measurement, StageReport
+from .comparison import Comparison
+from .cost import gsa_cost, lsa_cost
+from .cost_report import StageReport
+from .timing import Measurement
 
 
 def draw_cost_curves(
-    stages: 'Sequence[StageReport]', path: str | Path, measured: 'Sequence[Sequence[Measurement]] | None' = None
+    stages: Sequence[StageReport], path: str | Path, measured: Sequence[Sequence[Measurement]] | None = None
 ) -> Path:
     """Draw the cost of LSA, GSA and both over the window side k, one column per feature map.
 
     Args:
-        stages: As ``mmtwins.analysis.cost.report_costs`` returns them; their minimum and chosen k are marked.
+        stages: As ``mmtwins.analysis.cost_report.report_costs`` returns them; their minimum and chosen k are marked.
         path: PNG file to write.
-        measured: For each stage, as ``mmtwins.analysis.cost.measure_blocks`` returns it (none for a map without): a second
+        measured: For each stage, as ``mmtwins.analysis.timing.measure_blocks`` returns it (none for a map without): a second
             row then compares closed form, counted MACs and time, each relative to its value at the chosen k.
 
     Returns:
         ``path``.
     """
-    from .cost import gsa_cost, lsa_cost
-
     figure, axes = make_figure(1 if measured is None else 2, len(stages), width=3.1, height=3.0)
     colours = viridis(3)
     for column, stage in enumerate(stages):
@@ -59,11 +57,11 @@ def draw_cost_curves(
     return save_figure(figure, path)
 
 
-def draw_comparison(rows: 'Sequence[Comparison]', path: str | Path) -> Path:
+def draw_comparison(rows: Sequence[Comparison], path: str | Path) -> Path:
     """Draw MACs and, where measured, time over the image side, one line per setting.
 
     Args:
-        rows: As ``mmtwins.analysis.cost.compare_calibrated`` returns them.
+        rows: As ``mmtwins.analysis.comparison.compare_calibrated`` returns them.
         path: PNG file to write.
 
     Returns:
@@ -128,10 +126,8 @@ def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:
     return save_figure(figure, path)
 
 
-def _draw_measured(axis, stage: 'StageReport', measured: 'Sequence[Measurement]', colours: list) -> None:
+def _draw_measured(axis, stage: StageReport, measured: Sequence[Measurement], colours: list) -> None:
     """Closed form, counted MACs and time over k, relative to the chosen k, or to the nearest one that was measured."""
-    from .cost import gsa_cost, lsa_cost
-
     if not measured:
         axis.set_axis_off()
         return

@@ -1,4 +1,4 @@
-"""What a model costs, counted as it runs: parameters, multiply-accumulates and activations by module.
+"""Count what a model costs as it runs: parameters, multiply-accumulates and activations by module.
 
 The convention, here and in the closed form of :mod:`mmtwins.analysis.cost`: one MAC is a multiplication and an addition,
 1 MAC = 2 FLOPs; what papers on vision models call FLOPs are MACs. Counted are convolutions, linear layers, matrix
@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import conv_flop_count
 
 CONVENTION = (
     '1 MAC = 2 FLOPs. MACs of convolutions, linear layers, matrix products and attention (both products, fused or not), '
@@ -136,7 +137,7 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
                 _forward(model, images, num_proposals)
         except ValueError:
             raise
-        except Exception as error:  # what a model raises that looks for values, or for annotations, differs
+        except Exception as error:  # models that need values or annotations raise different errors
             reason = next(iter(str(error).strip().splitlines()), '')
             raise ValueError(
                 f'{type(model).__name__} cannot be counted at {height} x {width} pixels without computing '
@@ -153,7 +154,7 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config without loading any weight, and without allocating one where its classes allow it.
+    """Build the model of a config without its weights; without allocating them either, if its classes allow that.
 
     Args:
         cfg: Config with ``model`` and ``default_scope``, as ``load_config`` returns it.
@@ -178,7 +179,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 class _OperationCounter(TorchDispatchMode):
-    """Add up costs by name of the innermost module that is running."""
+    """Add up costs by name of the innermost module that is running.
+
+    torch's FlopCounterMode gives the formulas only: it counts no activations, names modules by class and attribute
+    instead of by qualified name, and before torch 2.4 misses what inference mode leaves whole, such as ``linear``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +200,7 @@ class _OperationCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         macs_of = MACS.get(func._overloadpacket)
         if macs_of is None:
-            # In inference mode whole operations such as attention come by; the rest is counted by its parts.
+            # Inference mode passes whole operations such as attention. What has no formula is counted by its parts.
             with self:
                 out = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if out is NotImplemented else out
@@ -213,19 +218,9 @@ def _product_and_sum(out: Tensor, addend: Tensor, a: Tensor, *_: Any) -> int:
     return out.numel() * a.shape[-1]
 
 
-def _convolution(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    *_: Any,
-) -> int:
-    # A transposed convolution spreads each input over a kernel, the other gathers each output from one.
-    return (x if transposed else out).numel() * weight[0].numel()
+def _convolution(out: Tensor, x: Tensor, weight: Tensor, *options: Any) -> int:
+    _bias, _stride, _padding, _dilation, transposed = options[:5]
+    return conv_flop_count(x.shape, weight.shape, out.shape, transposed) // 2
 
 
 def _attention(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
@@ -245,6 +240,12 @@ MACS = {
     _aten.convolution: _convolution,
     _aten.scaled_dot_product_attention: _attention,
 }
+KERNELS = ('flash_attention_for_cpu', 'flash_attention', 'efficient_attention')  # in models that call them themselves
+MACS |= {
+    getattr(_aten, f'_scaled_dot_product_{kernel}'): _attention
+    for kernel in KERNELS
+    if hasattr(_aten, f'_scaled_dot_product_{kernel}')  # not in every torch
+}
 
 
 def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
@@ -255,7 +256,7 @@ def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
     else:
         for module in model.roi_head.modules():
             if type(module).__name__ == 'SingleRoIExtractor':
-                # mmcv's RoIAlign cannot go without data, and has no MACs.
+                # mmcv's RoIAlign cannot run without data. It has no MACs.
                 module.forward = lambda feats, rois, *_, extractor=module: feats[0].new_empty(
                     len(rois), extractor.out_channels, *extractor.roi_layers[0].output_size
                 )

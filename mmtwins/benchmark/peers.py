@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -28,6 +28,26 @@ def installed_peers() -> list[str]:
             continue
         found.append(module)
     return found
+
+
+def check_installed(implementations: Sequence[str]) -> None:
+    """Check that implementations can be imported here.
+
+    Args:
+        implementations: Out of :data:`OURS` and :data:`PEERS`.
+
+    Raises:
+        ImportError: One cannot; the message says what to do.
+    """
+    for module in implementations:
+        if module not in PEERS:
+            continue
+        try:
+            _import_peer(module)
+        except ImportError as error:
+            raise ImportError(
+                f'{module} cannot be imported here ({error}): pip install {PEERS[module]}, or leave it out of --against'
+            ) from None
 
 
 def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[str, Tensor] | None = None) -> nn.Module:

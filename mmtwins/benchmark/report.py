@@ -1,23 +1,27 @@
-"""What the benchmark measured, as tables, charts and JSON."""
+"""What the benchmark measured, as tables and JSON."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rich.table import Table
 
 from ..markdown import markdown_table
-from ..plotting import make_figure, save_figure, use_plain_log_ticks
-from .measure import Task, Timing
 from .peers import PEERS
+from .task import Task, Timing
 
 NO_RATIO = 'within noise'
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table: what it is of, its titles and its cells; the first column holds text, the others numbers."""
+    """A table.
+
+    Args:
+        task: What was measured.
+        caption: What the table shows of it.
+        titles: Of the columns; the first column holds text, the others numbers.
+        rows: The cells.
+    """
 
     task: Task
     caption: str
@@ -25,7 +29,7 @@ class Section:
     rows: list[list[str]]
 
     def to_table(self) -> Table:
-        """For the terminal."""
+        """The table for a terminal."""
         table = Table(title=f'{self.task}; {self.caption}', title_justify='left')
         for i, title in enumerate(self.titles):
             table.add_column(title, justify='right' if i else 'left')
@@ -34,12 +38,20 @@ class Section:
         return table
 
     def to_markdown(self) -> list[str]:
-        """Lines for a page."""
+        """The table as lines of Markdown."""
         return [f'**{self.task}**, {self.caption}', '', *markdown_table(self.titles, self.rows)]
 
 
 def time_section(timings: Sequence[Timing], rate: float) -> Section:
-    """Minimum, median, throughput, what it is in times of ours, and the share of the machine's GEMM rate."""
+    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the GEMM rate.
+
+    Args:
+        timings: Of one task; ours first.
+        rate: The machine's GEMM rate, in FLOP/s.
+
+    Returns:
+        The table.
+    """
     titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {timings[0].implementation}']
     caption = f'GEMM {rate / 1e9:.0f} GFLOP/s'
     return Section(timings[0].task, caption, [*titles, 'share of GEMM'], time_rows(timings, rate))
@@ -59,7 +71,15 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
 
 
 def memory_section(task: Task, peaks: Mapping[str, int | None]) -> Section:
-    """Peak memory, and what it is as a part of each other implementation's."""
+    """Show peak memory and its ratio to that of each other library.
+
+    Args:
+        task: What was measured.
+        peaks: Bytes by implementation; None where it does not fit.
+
+    Returns:
+        The table.
+    """
     titles = ['implementation', 'MB', *(f'times {name}' for name in peaks if name in PEERS)]
     return Section(task, 'peak memory above model and input', titles, memory_rows(peaks))
 
@@ -75,66 +95,16 @@ def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
     return rows
 
 
-def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | Path) -> Path:
-    """Draw a bar per implementation for each task.
-
-    Args:
-        groups: Values by task and implementation.
-        unit: Of the values.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    figure, axes = _make_panels(len(groups), width=3.2, height=2.6)
-    for axis, (title, values) in zip(axes, groups.items(), strict=True):
-        bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
-        axis.bar_label(bars, fmt='{:,.0f}', padding=2)
-        axis.set(title=title, xlabel=unit)
-        axis.title.set_fontsize(9)
-        axis.margins(x=0.35)
-        axis.invert_yaxis()
-    return save_figure(figure, path)
-
-
-def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
-    """Draw how measures grow, a line per implementation.
-
-    Args:
-        panels: Values by measure, implementation and what ``xlabel`` names.
-        xlabel: Such as ``'image side (pixels)'``.
-        path: PNG file to write.
-
-    Returns:
-        ``path``.
-    """
-    figure, axes = _make_panels(len(panels), width=4.2, height=3.2)
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for name, points in lines.items():
-            axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
-        ticks = sorted({x for points in lines.values() for x in points})
-        values = [y for points in lines.values() for y in points.values()]
-        axis.set(title=title, xlabel=xlabel)
-        if max(values) > 20 * min(values):
-            axis.set_yscale('log')
-        else:
-            axis.set_ylim(bottom=0)
-        use_plain_log_ticks(axis, ticks)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
-    return save_figure(figure, path)
-
-
-def _make_panels(number: int, width: float, height: float) -> tuple:
-    """A figure and so many axes, in rows of at most four, or of two where there are not more than four."""
-    columns = min(number, 4 if number > 4 else 2)
-    figure, axes = make_figure(math.ceil(number / columns), columns, width, height)
-    for axis in axes.flat[number:]:
-        axis.remove()
-    return figure, axes.flat[:number]
-
-
 def parts_section(task: Task, parts: Mapping[str, float]) -> Section:
-    """Time by class of module, and its share."""
+    """Show time by class of module and its share of the whole.
+
+    Args:
+        task: What was measured.
+        parts: Seconds by class of module.
+
+    Returns:
+        The table.
+    """
     titles = ['modules, without those inside', 'ms', 'share']
     return Section(task, 'where the time of mmtwins goes', titles, parts_rows(parts))
 
@@ -150,7 +120,16 @@ def to_json(
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> dict:
-    """Everything measured as plain data: seconds of every round, medians, refused ratios as None."""
+    """Give everything measured as plain data for JSON.
+
+    Args:
+        timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
+        memory: Peak memory.
+        profiles: Time by class of module.
+
+    Returns:
+        ``timings`` with the seconds of every round, ``memory`` and ``profiles``; a ratio within noise is None.
+    """
     return dict(
         timings=[
             dict(
@@ -183,7 +162,18 @@ def to_markdown(
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> str:
-    """The tables in Markdown, with the command and the machine."""
+    """Write the tables in Markdown, with the command and the machine above them.
+
+    Args:
+        command: The command line that measured.
+        machine: See :func:`mmtwins.benchmark.machine.describe_machine`.
+        timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
+        memory: Peak memory.
+        profiles: Time by class of module.
+
+    Returns:
+        Markdown.
+    """
     lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
     sections = [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]
@@ -191,7 +181,3 @@ def to_markdown(
     for section in sections:
         lines += section.to_markdown()
     return '\n'.join(lines)
-
-
-def _colour(name: str) -> str:
-    return {'mmtwins': '#440154', 'mmseg': '#31688e', 'mmpretrain': '#35b779', 'timm': '#b5a51c'}.get(name, '#8b5a96')

@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
 
+from ..engine.config import load_config
 from ..plotting import INK, LINES, blend_labels, make_figure, save_figure
 
 
@@ -157,14 +163,6 @@ def predict_examples(
     Returns:
         The examples, the class names and the palette.
     """
-    import cv2
-    import torch
-    from mmengine.dataset import pseudo_collate
-    from mmengine.registry import DATASETS, MODELS, init_default_scope
-    from mmengine.runner import load_checkpoint
-
-    from ..engine.launch import load_config
-
     cfg = load_config(str(config), cfg_options)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
@@ -181,7 +179,7 @@ def predict_examples(
         if 'pred_sem_seg' in sample:
             truth, prediction = (sample.get(key).data[0].cpu().numpy() for key in ('gt_sem_seg', 'pred_sem_seg'))
         else:
-            # The evaluation keeps only what the metric reads, so the truth comes from the input sample.
+            # The output sample has no ground-truth masks, so the truth comes from the input sample.
             gt, pred = item['data_samples'].gt_instances, sample.pred_instances
             pred = pred[pred.scores >= min_score].cpu().numpy()
             truth = Instances(gt.masks.to_ndarray().astype(bool), np.asarray(gt.labels))

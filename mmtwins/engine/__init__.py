@@ -1,1 +1,1 @@
-"""What configs and tools put around MMEngine's Runner: hooks, transforms, checks."""
+"""What surrounds MMEngine's Runner: configs, command-line arguments, checks, hooks and transforms."""

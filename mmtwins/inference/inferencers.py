@@ -1,57 +1,24 @@
 """MMSegmentation's and MMDetection's inferencers, built from configs and any public Twins checkpoint."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..analysis.attention_maps import find_backbone
+from ..engine.checks import check_device
+from ..engine.config import load_config
 from ..weights.fitting import AUXILIARY_HEAD, check_heads, fit_model, has_one_backbone
 from ..weights.formats import unwrap
+from ..weights.loading import naming_checkpoint, read_checkpoint
+from .dataset_info import DatasetInfo
 
 NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a model's outputs mean.
-
-    Attributes:
-        classes: Name of each class, by index.
-        palette: RGB colour in 0..255 of each class.
-        reduce_zero_label: Whether label images have 0 = other and class i as i + 1, as ADE20K's.
-        annotation_file: COCO annotation file of the config's test set, whether there or not; None without one.
-    """
-
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    reduce_zero_label: bool = False
-    annotation_file: Path | None = None
-
-
-def check_device(device: str | None) -> str:
-    """The device to use, a GPU for None if there is one; raises ValueError for one that is not there."""
-    if device is None:
-        return get_device()
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f'device {device!r} cannot be used here ({str(error).splitlines()[0]}): take cpu'
-            + (f' or cuda:0 to cuda:{torch.cuda.device_count() - 1}' if torch.cuda.is_available() else '')
-        ) from None
-    return device
 
 
 def prepare_config(cfg: Config, path: str | Path) -> str:
@@ -99,52 +66,12 @@ def _is_about_annotations(kind: str) -> bool:
     return kind == 'CheckLabels' or (kind.startswith('Load') and 'Annotation' in kind)
 
 
-def metainfo_of(checkpoint: str) -> dict:
-    """What MMEngine noted of the data set in a checkpoint; empty in one of another program."""
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-    return {key.lower(): value for key, value in found.items()}
-
-
-def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
-    """Classes from a checkpoint's notes, else from the config's test set, which is not loaded."""
-    dataset_cfg = {**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []}
-    dataset = DATASETS.build(dataset_cfg)
-    classes = noted.get('classes') or dataset.metainfo.get('classes')
-    if not classes:
-        raise ValueError(
-            'neither the checkpoint nor the config names the classes: add '
-            "test_dataloader.dataset.metainfo = dict(classes=('a', 'b', ...))"
-        )
-    classes = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
-    palette = next(
-        (p for p in (noted.get('palette'), dataset.metainfo.get('palette')) if _is_palette(p, classes)), None
-    )
-    if palette is None:
-        from matplotlib import colormaps
-
-        palette = (255 * colormaps['viridis'](np.linspace(0, 1, len(classes)))[:, :3]).astype(int).tolist()
-    file = getattr(dataset, 'ann_file', None) if cfg.default_scope == 'mmdet' else None
-    return DatasetInfo(
-        classes,
-        tuple(tuple(map(int, colour)) for colour in palette[: len(classes)]),
-        bool(getattr(dataset, 'reduce_zero_label', False)),
-        Path(file) if file else None,
-    )
-
-
-def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
-    return isinstance(palette, list | tuple | np.ndarray) and len(palette) >= len(classes)
-
-
 def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) -> Any:
     """Build MMSegmentation's or MMDetection's inferencer, with a model that has no weights yet.
 
     Args:
         cfg: Config, after :func:`prepare_config`.
-        device: See :func:`check_device`.
+        device: Such as ``'cpu'`` or ``'cuda:0'``.
         info: Classes and colours, for the inferencer's own pictures; None takes the library's defaults.
 
     Returns:
@@ -166,7 +93,7 @@ def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings that the weights are missing, which come next, and of MMEngine's registry for collate functions."""
+    """Silence warnings about missing weights, which are loaded next, and about collate functions in MMEngine's registry."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     with warnings.catch_warnings():
@@ -201,14 +128,31 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise ValueError(f'{len(missing)} weights of the model are not in it, such as {missing[0]}')
 
 
-def check_classes(model: nn.Module, info: DatasetInfo) -> None:
-    """Raise ValueError if a model has another number of classes than there are names."""
-    head = getattr(model, 'decode_head', None) or getattr(model, 'roi_head', None) or model
-    head = getattr(head, 'bbox_head', head)
-    if isinstance(head, nn.ModuleList):
-        head = head[-1]
-    number = getattr(head, 'num_classes', None)
-    if isinstance(number, int) and number != len(info.classes):
-        raise ValueError(
-            f'the model has {number} classes, but {len(info.classes)} are named: give the config it was trained with'
-        )
+def load_inferencer(
+    config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict | None = None
+) -> Any:
+    """Build the inferencer of MMSegmentation or MMDetection for a config, with the weights of a checkpoint.
+
+    Args:
+        config: Config file; its ``default_scope`` decides which library.
+        checkpoint: Of that config, or any public Twins checkpoint: the heads do not matter here.
+        device: Such as ``'cpu'`` or ``'cuda'``; None takes a GPU if there is one.
+        cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
+
+    Returns:
+        ``MMSegInferencer`` or ``DetInferencer``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: The library is not installed.
+        ValueError: The device is not there, the config has no Twins backbone, or the checkpoint does not fit.
+    """
+    cfg = load_config(str(config), cfg_options)
+    prepare_config(cfg, config)
+    weights = read_checkpoint(str(checkpoint))
+    inferencer = build_inferencer(cfg, check_device(device))
+    find_backbone(inferencer.model)
+    with naming_checkpoint(checkpoint):
+        fitted = fit_model(weights, inferencer.model.state_dict()).weights
+    inferencer.model.load_state_dict(fitted, strict=False)
+    return inferencer

@@ -6,44 +6,42 @@ carry their names.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..plotting import INK, blend_labels
-
-if TYPE_CHECKING:
-    from .predictor import Result
+from .dataset_info import DatasetInfo
 
 SMALL = 640  # pixels; an image whose long side is shorter is enlarged by a whole factor, so that text fits into it
 
 
-def draw_overlay(result: 'Result', fixed_legend: bool = False) -> np.ndarray:
-    """Paint a prediction over its image.
+def draw_segmentation(
+    image: np.ndarray, labels: np.ndarray, info: DatasetInfo, fixed_legend: bool = False
+) -> np.ndarray:
+    """Blend a label map in the classes' colours over its image, with a legend.
 
-    A label map is blended in the classes' colours; to its right stands a legend of the classes present: colour, number
-    in the label PNG, name and share of the image in percent, the largest first. Instances have their masks outlined
-    and blended, their boxes, and class and score in percent.
+    The legend is to the right of the image. It has the classes present: colour, number in the label PNG, name and share
+    of the image in percent, the largest first.
 
     Args:
-        result: A prediction.
+        image: (H, W, 3) RGB uint8.
+        labels: (H, W) class indices.
+        info: Classes and colours.
         fixed_legend: Give the legend the same width in every image and shorten it to the height, for videos.
 
     Returns:
-        (H', W', 3) RGB uint8. The image takes the top left corner: a large one pixel by pixel, a small one enlarged by the
-        whole factor that :func:`enlargement` gives.
+        (H', W', 3) RGB uint8. The image takes the top left corner. A small image is enlarged by the whole factor that
+        :func:`enlargement` gives.
     """
-    factor = enlargement(result.image)
-    image = result.image.repeat(factor, 0).repeat(factor, 1)
-    if not result.is_segmentation:
-        return _paint_instances(image, result, factor)
-    labels = result.labels.repeat(factor, 0).repeat(factor, 1)
-    picture = blend_labels(image, labels, result.info.palette, opacity=0.6)
+    factor = enlargement(image)
+    image, labels = _enlarged(image, factor), _enlarged(labels, factor)
+    picture = blend_labels(image, labels, info.palette, opacity=0.6)
     _outline_regions(picture, labels)
-    first = int(result.info.reduce_zero_label)
+    first = int(info.reduce_zero_label)
     values, counts = np.unique(labels, return_counts=True)
-    order = [i for i in np.argsort(-counts, kind='stable') if 0 <= values[i] < len(result.info.classes)]
+    order = [i for i in np.argsort(-counts, kind='stable') if 0 <= values[i] < len(info.classes)]
     present = [(int(values[i]), 100 * counts[i] / labels.size) for i in order]
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
@@ -53,25 +51,79 @@ def draw_overlay(result: 'Result', fixed_legend: bool = False) -> np.ndarray:
             box = draw.textbbox(place, str(label + first), font=font, anchor='mm')
             draw.rectangle(_grown(box, 2), fill='white', outline=INK)
             draw.text(place, str(label + first), font=font, fill=INK, anchor='mm')
-    return _add_legend(canvas, present, result, first, fixed_legend)
+    return _add_legend(canvas, present, info, fixed_legend)
+
+
+def draw_instances(
+    image: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    masks: np.ndarray | None,
+    info: DatasetInfo,
+) -> np.ndarray:
+    """Draw masks, boxes, class names and scores in percent over an image; the highest score is on top.
+
+    Args:
+        image: (H, W, 3) RGB uint8.
+        labels: (N,) class indices.
+        scores: (N,) from 0 to 1, the highest first.
+        boxes: (N, 4) left, top, right, bottom in pixels.
+        masks: (N, H, W) bool, or None.
+        info: Classes and colours.
+
+    Returns:
+        (H', W', 3) RGB uint8, enlarged as by :func:`draw_segmentation`.
+    """
+    factor = enlargement(image)
+    picture, boxes = _enlarged(image, factor), factor * boxes
+    height = _text_height(picture)
+    thin = max(1, height // 8)
+    order = range(len(labels) - 1, -1, -1)
+    for i in order:
+        colour = tuple(info.palette[labels[i]])
+        if masks is not None:
+            mask = _enlarged(masks[i], factor)
+            picture = np.where(mask[..., None], (0.5 * picture + 0.5 * np.array(colour)).astype(np.uint8), picture)
+            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, outlines, -1, (255, 255, 255), thin + 2)
+            cv2.drawContours(picture, outlines, -1, colour, thin)
+        left, top, right, bottom = (round(float(value)) for value in boxes[i])
+        cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), thin + 2)
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, thin)
+    canvas = Image.fromarray(picture)
+    draw, font = ImageDraw.Draw(canvas), _font(height)
+    for i in order:
+        text = f'{info.classes[labels[i]]} {100 * scores[i]:.0f}'
+        width = font.getlength(text)
+        x = min(max(2.0, float(boxes[i, 0])), max(2, canvas.width - width - 4))
+        y = min(max(2.0, float(boxes[i, 1])), max(2, canvas.height - 1.3 * height))
+        draw.rectangle(_grown(draw.textbbox((x, y), text, font=font), 2), fill=INK)
+        draw.text((x, y), text, font=font, fill='white')
+    return np.asarray(canvas)
 
 
 def enlargement(image: np.ndarray) -> int:
-    """The whole factor by which :func:`draw_overlay` enlarges an image (H, W, 3)."""
+    """The whole factor by which an image (H, W, 3) is enlarged."""
     return max(1, round(SMALL / max(image.shape[:2])))
 
 
+def _enlarged(x: np.ndarray, factor: int) -> np.ndarray:
+    return x.repeat(factor, 0).repeat(factor, 1)
+
+
 def _add_legend(
-    picture: Image.Image, present: Sequence[tuple[int, float]], result: 'Result', first: int, fixed: bool
+    picture: Image.Image, present: Sequence[tuple[int, float]], info: DatasetInfo, fixed: bool
 ) -> np.ndarray:
     """Put a legend of (class index, percent) to the right of a picture."""
     font = _font(_text_height(np.asarray(picture)))
     line, space = round(1.6 * font.size), round(0.5 * font.size)
     rows = max(1 if fixed else 8, (picture.height - space) // line)
-    texts = [f'{label + first} {result.info.classes[label]}  {_percent(share)}' for label, share in present]
+    first = int(info.reduce_zero_label)
+    texts = [f'{label + first} {info.classes[label]}  {_percent(share)}' for label, share in present]
     if fixed and len(texts) > rows:
         texts[rows - 1 :] = [f'and {len(texts) - rows + 1} more']
-    longest = [f'{len(result.info.classes)} {name}  99.9 %' for name in result.info.classes] if fixed else texts
+    longest = [f'{len(info.classes)} {name}  99.9 %' for name in info.classes] if fixed else texts
     width = 2 * space + line + max((round(font.getlength(text)) for text in longest), default=0)
     columns = 1 if fixed else max(1, -(-len(texts) // rows))
     height = max(picture.height, 0 if fixed else 2 * space + line * min(rows, len(texts)))
@@ -81,7 +133,7 @@ def _add_legend(
     for i, text in enumerate(texts):
         x, y = picture.width + space + i // rows * width, space + i % rows * line
         if i < len(present) and not text.startswith('and '):
-            colour = result.info.palette[present[i][0]]
+            colour = info.palette[present[i][0]]
             draw.rectangle((x, y, x + font.size, y + font.size), fill=tuple(colour), outline=INK)
         draw.text((x + line, y + font.size / 2), text, font=font, fill=INK, anchor='lm')
     return np.asarray(canvas)
@@ -97,8 +149,6 @@ def _outline_regions(picture: np.ndarray, labels: np.ndarray) -> None:
 
 def _inner_points(mask: np.ndarray, margin: float) -> list[tuple[int, int]]:
     """In each connected part of a mask (H, W) the pixel (x, y) farthest from its border, where a disc of ``margin`` fits."""
-    import cv2
-
     padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(padded)
@@ -110,38 +160,6 @@ def _inner_points(mask: np.ndarray, margin: float) -> list[tuple[int, int]]:
         if part and farthest >= margin:
             places.append((int(left + x - 1), int(top + y - 1)))
     return places
-
-
-def _paint_instances(image: np.ndarray, result: 'Result', factor: int) -> np.ndarray:
-    """Masks, boxes and names over an image that has been enlarged already; the highest score on top."""
-    import cv2
-
-    height = _text_height(image)
-    thin = max(1, height // 8)
-    picture = image.copy()
-    palette, masks, boxes = result.info.palette, result.masks, factor * result.boxes
-    order = range(len(result.labels) - 1, -1, -1)
-    for i in order:
-        colour = tuple(palette[result.labels[i]])
-        if masks is not None:
-            mask = masks[i].repeat(factor, 0).repeat(factor, 1)
-            picture = np.where(mask[..., None], (0.5 * picture + 0.5 * np.array(colour)).astype(np.uint8), picture)
-            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, outlines, -1, (255, 255, 255), thin + 2)
-            cv2.drawContours(picture, outlines, -1, colour, thin)
-        left, top, right, bottom = (round(float(value)) for value in boxes[i])
-        cv2.rectangle(picture, (left, top), (right, bottom), (255, 255, 255), thin + 2)
-        cv2.rectangle(picture, (left, top), (right, bottom), colour, thin)
-    canvas = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(canvas), _font(height)
-    for i in order:
-        text = f'{result.info.classes[result.labels[i]]} {100 * result.scores[i]:.0f}'
-        width = font.getlength(text)
-        x = min(max(2.0, float(boxes[i, 0])), max(2, canvas.width - width - 4))
-        y = min(max(2.0, float(boxes[i, 1])), max(2, canvas.height - 1.3 * height))
-        draw.rectangle(_grown(draw.textbbox((x, y), text, font=font), 2), fill=INK)
-        draw.text((x, y), text, font=font, fill='white')
-    return np.asarray(canvas)
 
 
 def _percent(share: float) -> str:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
+from ..analysis.attention_figures import draw_attention
+from ..analysis.inspection import inspect_image
 from .predictor import Predictor
 
 if TYPE_CHECKING:
     import gradio
 
-MAX_PIXELS = 2**25  # of an image, since a small file can hold a very large one
+MAX_PIXELS = 2**25  # of an image: a small file can hold a very large one
 CACHE_SECONDS = 3600  # that uploaded and drawn pictures are kept
 
 
@@ -53,7 +56,7 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
                 gr.Markdown('Drop an image here, then click a point in it.')
                 image = gr.Image(
                     type='filepath',
-                    image_mode=None,  # the file itself, which is read as by tools/infer.py
+                    image_mode=None,  # keep the file as it is
                     sources=['upload', 'clipboard'],
                     elem_id='image',
                     show_label=False,
@@ -72,7 +75,7 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
 def serve(
     page: 'gradio.Blocks', host: str = '127.0.0.1', port: int = 7860, max_megabytes: float = 20, block: bool = True
 ) -> str:
-    """Serve a page; nothing of it leaves the machine, unless ``host`` lets others in.
+    """Serve a page. Only this machine can reach it, unless ``host`` says otherwise.
 
     Args:
         page: As :func:`build_app` returns it.
@@ -146,11 +149,6 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
     Raises:
         ValueError: As :func:`predict_file`; or the model has no Twins backbone, or the point is outside the image.
     """
-    from PIL import Image
-
-    from ..analysis.attention_figures import draw_attention
-    from ..analysis.attention_maps import inspect_image
-
     inspection = inspect_image(predictor.inferencer, _read(predictor, path), [tuple(point)])
     with tempfile.TemporaryDirectory() as folder:
         figure = Image.open(draw_attention(inspection, Path(folder) / 'attention.png'))
@@ -158,9 +156,7 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
 
 
 def _read(predictor: Predictor, path: str) -> np.ndarray:
-    """Pixels of a file, (H, W, 3) BGR, after a look at its size."""
-    from PIL import Image
-
+    """Pixels of a file, (H, W, 3) BGR, if it is not too large."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # PIL's own of many pixels
@@ -174,7 +170,7 @@ def _read(predictor: Predictor, path: str) -> np.ndarray:
 
 
 def _import_gradio() -> 'gradio':
-    """Gradio, told to send nothing about its use to anyone."""
+    """Import Gradio without its usage statistics."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
         import gradio

@@ -1,8 +1,8 @@
 """Predictions for images and videos: MMSegmentation's and MMDetection's own inferencers, fed file by file.
 
-The inferencers build the model and its test pipeline, prepare, batch and predict. What is added: any public Twins
-checkpoint, checked against the config as ``tools/test.py`` does; configs whose test pipeline loads annotations; files
-that cannot be read are passed over; results come one by one while a folder or a video is worked through.
+The inferencers build the model and its test pipeline, prepare images and predict. This module adds: any public Twins
+checkpoint, checked against the config as by ``tools/test.py``; configs whose test pipeline loads annotations; files that
+cannot be read are skipped; results come one by one.
 """
 
 import warnings
@@ -12,79 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
-from ..engine.launch import load_config
+from ..engine.checks import check_device
+from ..engine.config import load_config
 from ..engine.transforms import CheckImage
 from ..weights.loading import naming_checkpoint, read_checkpoint
-from .inferencers import (
-    DatasetInfo,
-    build_inferencer,
-    check_classes,
-    check_device,
-    dataset_info,
-    load_weights,
-    metainfo_of,
-    prepare_config,
-)
+from .dataset_info import check_classes, dataset_info, metainfo_of
+from .inferencers import build_inferencer, load_weights, prepare_config
+from .result import Result
 from .sources import Skip, find_sources, is_video, read_video
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The prediction for an image or for a frame of a video.
-
-    Attributes:
-        path: File, as it was named; None for an array.
-        frame: Number of the frame in a video, from 1; None for an image.
-        image: The image as predicted on, (H, W, 3) RGB uint8.
-        sample: MMSegmentation's or MMDetection's data sample, on the CPU. A detector's has no instances with a lower score
-            than was asked for; a segmentor's has no scores per class.
-        info: Classes and colours.
-    """
-
-    path: str | None
-    frame: int | None
-    image: np.ndarray
-    sample: BaseDataElement
-    info: DatasetInfo
-
-    @property
-    def is_segmentation(self) -> bool:
-        """Whether there is a label map; otherwise there are instances."""
-        return 'pred_sem_seg' in self.sample
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class indices: (H, W) of a segmentation, (N,) of a detection."""
-        if self.is_segmentation:
-            return self.sample.pred_sem_seg.data[0].numpy()
-        return self.sample.pred_instances.labels.numpy()
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Scores of the instances in 0..1, (N,), highest first."""
-        return self.sample.pred_instances.scores.numpy()
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """Boxes of the instances, (N, 4): left, top, right, bottom in pixels."""
-        return self.sample.pred_instances.bboxes.numpy()
-
-    @property
-    def masks(self) -> np.ndarray | None:
-        """Masks of the instances, (N, H, W) bool; None from a detector of boxes only."""
-        masks = self.sample.pred_instances.get('masks')
-        return None if masks is None else masks.numpy()
-
-    def overlay(self, **options: Any) -> np.ndarray:
-        """The prediction painted over the image, (H', W', 3) RGB uint8, see :func:`mmtwins.inference.overlay.draw_overlay`."""
-        from .overlay import draw_overlay
-
-        return draw_overlay(self, **options)
 
 
 def infer(
@@ -100,8 +41,8 @@ def infer(
 ) -> Iterator[Result]:
     """Predict on images with a trained model: ``for result in mmtwins.infer(config, checkpoint, 'photos'): ...``
 
-    The arguments are checked and the model is loaded at once, the images when their results are asked for. For several
-    calls with one model keep a :class:`Predictor`.
+    The call checks the arguments and loads the model. Images are read as their results are asked for. To call it several
+    times with one model, keep a :class:`Predictor`.
 
     Args:
         config: Config file of MMSegmentation or MMDetection.
@@ -129,7 +70,7 @@ def infer(
 
 
 class Predictor:
-    """A trained model that predicts on images, built once; the arguments and errors are those of :func:`infer`.
+    """A trained model that predicts on images. Arguments and errors are those of :func:`infer`.
 
     Attributes:
         inferencer: ``MMSegInferencer`` or ``DetInferencer``; ``inferencer.model`` is the model.
@@ -209,7 +150,7 @@ class Predictor:
                 on_skip(_name(path, frame), _reason(error))
 
     def _read(self, sources: Sequence[str | np.ndarray], on_skip: Skip) -> Iterator[tuple]:
-        """Path, number of the frame and pixels of every image and frame that can be read."""
+        """Yield path, number of the frame and pixels of every image and frame that can be read."""
         for source in sources:
             if isinstance(source, np.ndarray):
                 yield None, None, source
@@ -250,7 +191,7 @@ class Predictor:
         return [self._forward([prepared])[0] for prepared in batch]
 
     def _trim(self, sample: BaseDataElement, prepared: '_Prepared') -> BaseDataElement:
-        """A data sample without what only takes memory, on the CPU."""
+        """Move a data sample to the CPU, without logits and annotations, which only take memory."""
         for key in ('seg_logits', 'gt_instances', 'ignored_instances', 'gt_sem_seg'):
             if key in sample:
                 delattr(sample, key)
@@ -296,9 +237,7 @@ def _reason(error: Exception) -> str:
 
 
 def _image_errors() -> tuple:
-    """What an image of a size that the model cannot take raises; anything else is a fault to be seen."""
-    import cv2
-
+    """The errors that an image of unsuitable size raises; all others are faults and are raised."""
     return ValueError, cv2.error, torch.cuda.OutOfMemoryError
 
 

@@ -2,13 +2,14 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import mmcv
 import numpy as np
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
-Skip = Callable[[str, str], None]  # what is passed over, and the reason
+Skip = Callable[[str, str], None]  # called with the name of what is skipped, and the reason
 
 
 def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndarray]) -> list[str | np.ndarray]:
@@ -35,6 +36,29 @@ def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndar
     if found == [name] and not os.path.isfile(name):
         raise FileNotFoundError(f'{name}: no such file or folder, and no file matches it as a pattern')
     return found
+
+
+def without_results(sources: Sequence[str], given: str, out: str) -> list[str]:
+    """Leave out what an earlier run wrote, where the folder of results lies inside the folder of images.
+
+    Args:
+        sources: Files, see :func:`find_sources`.
+        given: Folder of images, or what else they were found by.
+        out: Folder of results.
+
+    Returns:
+        The files outside ``out``.
+
+    Raises:
+        FileNotFoundError: All of them are inside.
+    """
+    folder, out = os.path.realpath(given), os.path.realpath(out)
+    if not out.startswith(os.path.join(folder, '')):
+        return list(sources)
+    kept = [path for path in sources if not os.path.realpath(path).startswith(os.path.join(out, ''))]
+    if not kept:
+        raise FileNotFoundError(f'the folder {given} holds no files but results: name one with images')
+    return kept
 
 
 def _find_files(name: str | os.PathLike) -> list[str]:
@@ -64,33 +88,32 @@ def is_video(source: str | np.ndarray) -> bool:
 
 def count_frames(path: str) -> int:
     """How many frames a video says it has; 0 if it does not say or cannot be read."""
-    import cv2
-
-    video = cv2.VideoCapture(path)
-    try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        video.release()
+    if not os.path.isfile(path):
+        return 0
+    with mmcv.VideoReader(path) as video:
+        return max(0, video.frame_cnt)
 
 
 def read_video(path: str, on_skip: Skip) -> Iterator[np.ndarray]:
-    """Frames of a video, (H, W, 3) BGR uint8."""
-    import cv2
+    """Read a video frame by frame.
 
-    video = cv2.VideoCapture(path)
-    try:
-        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        number = 0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
+    Args:
+        path: File.
+        on_skip: Called with what cannot be read and the reason.
+
+    Yields:
+        (H, W, 3) BGR uint8.
+    """
+    if not os.path.isfile(path):
+        on_skip(path, 'No such file or directory')
+        return
+    number = 0
+    with mmcv.VideoReader(path) as video:
+        while (frame := video.read()) is not None:
             number += 1
             yield frame
-    finally:
-        video.release()
+        expected = video.frame_cnt
     if not number:
-        missing = not os.path.exists(path)
-        on_skip(path, 'No such file or directory' if missing else 'no video, or of a format that OpenCV does not read')
+        on_skip(path, 'no video, or of a format that OpenCV does not read')
     elif number < expected:
         on_skip(f'{path}, frames {number + 1} to {expected}', 'the video ends before them')

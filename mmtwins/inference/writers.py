@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
+from PIL import Image
 
-from .inferencers import DatasetInfo
-from .predictor import Result
+from ..masks import encode_mask
+from .dataset_info import DatasetInfo
+from .result import Result
 from .sources import is_video
 
 # Of COCO's 91 categories these have no annotations, and so are none of the 80 classes.
@@ -17,7 +21,7 @@ COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 class ResultWriter:
-    """Write results as they come; a context manager that writes the JSON files at its end, also after an interrupt.
+    """Write results one by one; as a context manager it writes the JSON files at its end, after an interrupt too.
 
     ======================  ======================================================================================
     ``overlays/NAME.png``   the prediction over the image
@@ -101,27 +105,23 @@ class ResultWriter:
         height, width = result.image.shape[:2]
         file_name = os.path.basename(result.path) if result.frame is None else frame_name
         self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
-        codes = [None] * len(result.labels) if result.masks is None else [_run_lengths(mask) for mask in result.masks]
-        for label, score, box, code in zip(result.labels, result.scores, result.boxes.tolist(), codes):
-            if code and not any(box):
-                from pycocotools import mask as coding
+        from pycocotools.mask import toBbox
 
-                bbox = coding.toBbox(code).tolist()  # a model of masks only
-            else:
-                bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+        codes = [None] * len(result.labels) if result.masks is None else [encode_mask(mask) for mask in result.masks]
+        for label, score, box, code in zip(result.labels, result.scores, result.boxes.tolist(), codes):
+            bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            if code and not any(box):  # a model of masks only
+                bbox = toBbox(code).tolist()
             found = dict(image_id=image_id, category_id=self._category_ids[label], bbox=bbox, score=float(score))
             self._found.append({**found, 'segmentation': code} if code else found)
 
     def _add_frame(self, result: Result, name: str) -> None:
-        import cv2
-
         picture = result.overlay(fixed_legend=True)
         picture = np.pad(picture, ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)))  # for the codec
         if self._video_path != result.path:
             self._close_video()
-            source = cv2.VideoCapture(result.path)
-            rate = source.get(cv2.CAP_PROP_FPS)
-            source.release()
+            with mmcv.VideoReader(result.path) as source:
+                rate = source.fps
             path = self.out / 'overlays' / f'{name}.mp4'
             path.parent.mkdir(parents=True, exist_ok=True)
             code = cv2.VideoWriter_fourcc(*'mp4v')
@@ -164,13 +164,11 @@ def name_results(sources: Sequence[str], root: str | None = None) -> dict[str, s
 
 
 def _is_image_or_video(path: str) -> bool:
-    import cv2
-
     return is_video(path) or (os.path.isfile(path) and cv2.haveImageReader(path))
 
 
 def _image_ids(sources: Sequence[str], info: DatasetInfo) -> Callable[[Result], int]:
-    """How images get their COCO ids: the data set's, else the numbers that all files are named by, else 1, 2, ..."""
+    """A function that gives a result its COCO id: the data set's, else the number in the file name, else 1, 2, ..."""
     stems = [Path(path).stem for path in sources]
     known = {Path(image['file_name']).name: image['id'] for image in _read_annotations(info).get('images', ())}
     if not any(map(is_video, sources)) and len(set(stems)) == len(stems):
@@ -201,7 +199,7 @@ def _category_ids(info: DatasetInfo) -> tuple[list[int], str]:
 
 
 def _read_annotations(info: DatasetInfo) -> dict:
-    """The data set's annotation file; empty where it is not there or none of COCO's."""
+    """The data set's annotation file; empty if there is none or it is not one of COCO's."""
     try:
         content = json.loads(info.annotation_file.read_text()) if info.annotation_file else {}
     except (OSError, ValueError):
@@ -209,17 +207,7 @@ def _read_annotations(info: DatasetInfo) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _run_lengths(mask: np.ndarray) -> dict:
-    """COCO's compressed run-length code of a mask (H, W) bool."""
-    from pycocotools import mask as coding
-
-    code = coding.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return dict(size=list(map(int, code['size'])), counts=code['counts'].decode())
-
-
 def _save_png(image: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 from mmtwins.models.layers import PositionEncodingGenerator
 
 pytest.importorskip('mmseg')

@@ -15,7 +15,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mmtwins.engine.launch import check_checkpoints, load_config
+from mmtwins.engine.checks import check_checkpoints
+from mmtwins.engine.config import load_config
 from mmtwins.weights.formats import from_native
 
 pytest.importorskip('mmseg')
@@ -66,7 +67,7 @@ NO_WORKERS = {
     for split in ('train', 'val', 'test')
     for key, value in (('num_workers', 0), ('persistent_workers', False))
 }
-RunTool = Callable[..., subprocess.CompletedProcess]
+CallTool = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_configs_are_short_and_leave_nothing_of_the_other_data_set(own: Path) ->
 
 
 def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
-    own: Path, toy_data: Path, run_tool: RunTool, tmp_path: Path
+    own: Path, toy_data: Path, call_tool: CallTool, tmp_path: Path
 ) -> None:
     config = own / 'segmentation.py'
     cfg = load_config(str(config))
@@ -178,7 +179,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     public = write_public_checkpoint(tmp_path / cfg.load_from, config, TINY_SEGMENTOR, 'mmseg')
     settings = (TINY_SEGMENTOR, SMALL_IMAGES['segmentation'], NO_WORKERS)
     short = {'train_cfg.max_iters': 3, 'train_cfg.val_interval': 3, 'default_hooks.logger.interval': 1}
-    result = run_tool('train.py', config, *options(*settings, short))
+    result = call_tool('train.py', config, *options(*settings, short))
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert 'recognised as backbone in mmseg names' in output
@@ -196,7 +197,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     saved = torch.load(best, weights_only=True)['state_dict']
     heads = {f'{head}.conv_seg': len(cfg.classes) for head in ('decode_head', 'auxiliary_head')}
     check_weights(saved, public, heads, max_step=3 * cfg.optim_wrapper.optimizer.lr)
-    tested = run_tool('test.py', config, best, *options(*settings))
+    tested = call_tool('test.py', config, best, *options(*settings))
     assert tested.returncode == 0, tested.stderr
     reported = tested.stdout + tested.stderr
     assert re.findall(r'mIoU: (\S+)', reported)[-1] == re.findall(r'mIoU: (\S+)', output)[-1]
@@ -204,7 +205,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
 
 
 def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
-    own: Path, toy_data: Path, run_tool: RunTool, tmp_path: Path
+    own: Path, toy_data: Path, call_tool: CallTool, tmp_path: Path
 ) -> None:
     config = own / 'detection.py'
     cfg = load_config(str(config))
@@ -212,7 +213,7 @@ def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
     public = write_public_checkpoint(tmp_path / cfg.load_from, config, TINY_DETECTOR, 'native')
     settings = (TINY_DETECTOR, SMALL_IMAGES['detection'], NO_WORKERS)
     short = {'train_cfg.max_epochs': 1, 'default_hooks.logger.interval': 1}
-    result = run_tool('train.py', config, *options(*settings, short))
+    result = call_tool('train.py', config, *options(*settings, short))
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert 'recognised as backbone in native (official, timm) names' in output
@@ -229,7 +230,7 @@ def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
     saved = torch.load(tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth', weights_only=True)['state_dict']
     own_heads = {f'roi_head.{layer}': ours for layer, (_, ours) in heads.items()}
     check_weights(saved, public, own_heads, max_step=2 * cfg.optim_wrapper.optimizer.lr)
-    tested = run_tool('test.py', config, tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth', *options(*settings))
+    tested = call_tool('test.py', config, tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth', *options(*settings))
     assert tested.returncode == 0, tested.stderr
     found = [re.findall(r'coco/bbox_mAP: (\S+)', text)[-1] for text in (output, tested.stdout + tested.stderr)]
     assert found[0] == found[1]
@@ -270,7 +271,7 @@ def test_configs_are_the_same_outside_the_checkout_with_an_installed_package(own
     for name in ('segmentation', 'detection'):
         (tmp_path / f'{name}.py').write_text((own / f'{name}.py').read_text().replace("'../", "'mmtwins::", 1))
     code = (
-        'from mmtwins.engine.launch import load_config\n'
+        'from mmtwins.engine.config import load_config\n'
         'for name in ("segmentation", "detection"):\n'
         '    cfgs = [load_config(f"{folder}{name}.py")._cfg_dict.to_dict() for folder in ("", "configs/own/")]\n'
         '    print(cfgs[0] == cfgs[1])\n'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmtwins.engine.launch import load_config
+from mmtwins.engine.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]
 LEDGER = REPOSITORY / 'docs' / 'reproduction.md'

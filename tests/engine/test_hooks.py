@@ -11,8 +11,9 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
 from mmtwins import TwinsSVTBackbone
+from mmtwins.engine.config import load_config
 from mmtwins.engine.hooks import CheckBatchSizeHook
-from mmtwins.engine.launch import build_runner, load_config
+from mmtwins.engine.runner import build_runner
 from mmtwins.weights.formats import from_native
 
 FPN = Path(__file__).parents[2] / 'configs' / 'ade20k' / 'fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py'

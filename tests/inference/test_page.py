@@ -12,37 +12,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from mmengine.registry import MODELS, DefaultScope
-from recipes import CONFIGS
 
-from mmtwins.engine.launch import load_config
 from mmtwins.inference import page as app
-from mmtwins.inference.predictor import Predictor
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmcv._ext')
 cv2 = pytest.importorskip('cv2')
 
-CONFIG = next((CONFIGS / 'toy').glob('upernet*.py'))
 BROWSER, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory) -> Path:
-    """Random weights of a segmentor."""
-    cfg = load_config(str(CONFIG))
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        weights = MODELS.build(cfg.model).state_dict()
-    path = tmp_path_factory.mktemp('app') / 'seg.pth'
-    torch.save(dict(state_dict=weights), path)
-    return path
-
-
-@pytest.fixture(scope='module')
-def predictor(checkpoint) -> Predictor:
-    return Predictor(CONFIG, checkpoint, 'cpu')
+def predictor(segmentor):
+    return segmentor
 
 
 @pytest.fixture(scope='module')
@@ -64,13 +46,8 @@ def test_an_upload_is_predicted_on_as_by_infer(predictor, photo):
 
 
 def test_a_click_draws_the_attention_of_its_point(predictor, photo, monkeypatch):
-    from mmtwins.analysis import attention_figures
-
-    seen = []
-    draw = attention_figures.draw_attention
-    monkeypatch.setattr(
-        attention_figures, 'draw_attention', lambda found, path: seen.append(found) or draw(found, path)
-    )
+    seen, draw = [], app.draw_attention
+    monkeypatch.setattr(app, 'draw_attention', lambda found, path: seen.append(found) or draw(found, path))
     picture = app.attend_file(predictor, str(photo), [20, 110])
     assert picture.ndim == 3 and picture.dtype == np.uint8 and picture.std() > 10
     (inspection,) = seen

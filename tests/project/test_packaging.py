@@ -163,7 +163,7 @@ def test_a_config_inherits_an_installed_one(site, tmp_path):
     (tmp_path / 'own.py').write_text(f"_base_ = 'mmtwins::{base}'\nmodel = dict(backbone=dict(arch='base'))\n")
     code = (
         'import mmtwins\n'
-        'from mmtwins.engine.launch import load_config\n'
+        'from mmtwins.engine.config import load_config\n'
         'cfg = load_config("own.py")\n'
         'assert "_scope_" not in str(cfg._cfg_dict), cfg\n'
         'print(mmtwins.__file__, cfg.model.type, cfg.model.backbone.arch, cfg.train_cfg.max_iters)\n'

@@ -14,7 +14,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmtwins.engine.launch import build_runner, load_config
+from mmtwins.engine.config import load_config
+from mmtwins.engine.runner import build_runner
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -22,7 +23,7 @@ pytest.importorskip('mmdet')
 CONFIGS = Path(__file__).parents[2] / 'configs'
 (SEG_CONFIG,) = (CONFIGS / 'toy').glob('upernet*.py')
 (DET_CONFIG,) = (CONFIGS / 'toy').glob('mask-rcnn*.py')
-RunTool = Callable[..., subprocess.CompletedProcess]
+CallTool = Callable[..., subprocess.CompletedProcess]
 
 
 def options(data_root: Path, max_iters: int = 2, **kwargs) -> list[str]:
@@ -107,6 +108,7 @@ def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) ->
     torch._dynamo.utils.counters.clear()
     for i, compiled in enumerate([False, dict(backend='aot_eager')]):
         cfg = load_config(str(config), {'data_root': str(data_root), 'train_dataloader.batch_size': 2})
+        cfg.model.backbone.arch.depths = (2, 1, 1, 1)  # compiles in less time
         cfg.train_cfg.update(max_iters=2, val_interval=100)
         cfg.default_hooks.logger.interval = 1
         cfg.update(work_dir=str(tmp_path / str(i)), launcher='none', compile=compiled)
@@ -118,15 +120,15 @@ def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) ->
     assert len(losses[0]) == 2
 
 
-def test_train_and_resume_from_the_command_line(trained: tuple, run_tool: RunTool, tmp_path: Path) -> None:
+def test_train_and_resume_from_the_command_line(trained: tuple, call_tool: CallTool, tmp_path: Path) -> None:
     config, data_root, *_ = trained
     work_dir = tmp_path / 'work'
-    first = run_tool('train.py', config, '--work-dir', work_dir, *options(data_root, 1))
+    first = call_tool('train.py', config, '--work-dir', work_dir, *options(data_root, 1))
     assert first.returncode == 0, first.stderr
     losses = [float(loss) for loss in re.findall(r'Iter\(train\).* loss: ([\d.]+)', first.stdout + first.stderr)]
     assert len(losses) == 1
     assert np.isfinite(losses[0])
-    second = run_tool('train.py', config, '--work-dir', work_dir, '--resume', *options(data_root, 2))
+    second = call_tool('train.py', config, '--work-dir', work_dir, '--resume', *options(data_root, 2))
     assert second.returncode == 0, second.stderr
     output = second.stdout + second.stderr
     assert 'resumed epoch: 0, iter: 1' in output
@@ -134,11 +136,11 @@ def test_train_and_resume_from_the_command_line(trained: tuple, run_tool: RunToo
     assert (work_dir / 'iter_2.pth').is_file()
 
 
-def test_test_evaluates_paints_and_writes_predictions(trained: tuple, run_tool: RunTool, tmp_path: Path) -> None:
+def test_test_evaluates_paints_and_writes_predictions(trained: tuple, call_tool: CallTool, tmp_path: Path) -> None:
     config, data_root, work_dir, _ = trained
     is_detection = config == DET_CONFIG
     out = tmp_path / ('predictions.pkl' if is_detection else 'predictions')
-    result = run_tool(
+    result = call_tool(
         'test.py', config, work_dir / 'iter_2.pth', '--work-dir', tmp_path / 'test', '--show-dir', tmp_path / 'show',
         '--out', out, '--cfg-options', f'data_root={data_root}',
     )  # fmt: skip
@@ -160,7 +162,7 @@ def test_test_evaluates_paints_and_writes_predictions(trained: tuple, run_tool: 
 
 
 def test_published_config_loses_syncbn_without_distribution_and_tests_at_several_scales(
-    toy_data: Path, run_tool: RunTool, tmp_path: Path
+    toy_data: Path, call_tool: CallTool, tmp_path: Path
 ) -> None:
     config = tmp_path / 'small.py'
     small = dict(embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1))
@@ -178,7 +180,7 @@ def test_published_config_loses_syncbn_without_distribution_and_tests_at_several
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()
     assert len(re.findall('SyncBN.* will be automatically reverted to BatchNormXd', log)) == 1
     torch.save({'state_dict': runner.model.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
-    result = run_tool(
+    result = call_tool(
         'test.py',
         config,
         tmp_path / 'a.pth',
@@ -191,8 +193,8 @@ def test_published_config_loses_syncbn_without_distribution_and_tests_at_several
     assert re.search(r'Iter\(test\) \[1/1\].*mIoU: [\d.]+', result.stdout + result.stderr)
 
 
-def test_tta_is_refused_where_the_config_has_none(run_tool: RunTool, tmp_path: Path) -> None:
-    result = run_tool('test.py', CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-1x_coco.py', 'a.pth', '--tta')
+def test_tta_is_refused_where_the_config_has_none(call_tool: CallTool, tmp_path: Path) -> None:
+    result = call_tool('test.py', CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-1x_coco.py', 'a.pth', '--tta')
     assert result.returncode == 1
     assert 'has no tta_model and tta_pipeline (MMDetection 3.3 has none for masks)' in result.stderr
     assert 'Traceback' not in result.stderr
@@ -200,7 +202,7 @@ def test_tta_is_refused_where_the_config_has_none(run_tool: RunTool, tmp_path: P
 
 @pytest.mark.parametrize('trained', ['segmentation'], indirect=True)
 def test_foreign_missing_and_dangerous_checkpoints_leave_the_work_directory_alone(
-    trained: tuple, run_tool: RunTool, tmp_path: Path
+    trained: tuple, call_tool: CallTool, tmp_path: Path
 ) -> None:
     config, data_root, work_dir, _ = trained
     before = read_files(work_dir)
@@ -217,7 +219,7 @@ def test_foreign_missing_and_dangerous_checkpoints_leave_the_work_directory_alon
         ('foreign.pth', 'no weight in the checkpoint fits the backbone'),
         ('evil.pth', 'is refused: besides weights it holds posix.system, which could run code'),
     ]:
-        result = run_tool(
+        result = call_tool(
             'test.py', config, tmp_path / name, '--work-dir', work_dir, '--cfg-options', f'data_root={data_root}'
         )
         assert result.returncode == 1
@@ -230,7 +232,7 @@ def test_foreign_missing_and_dangerous_checkpoints_leave_the_work_directory_alon
 
 @pytest.mark.parametrize('trained', ['segmentation'], indirect=True)
 def test_missing_data_config_and_wrong_arguments_leave_the_work_directory_alone(
-    trained: tuple, run_tool: RunTool, tmp_path: Path
+    trained: tuple, call_tool: CallTool, tmp_path: Path
 ) -> None:
     config, data_root, work_dir, _ = trained
     before = {name: content for name, content in read_files(work_dir).items() if name.endswith('.pth')}
@@ -243,7 +245,7 @@ def test_missing_data_config_and_wrong_arguments_leave_the_work_directory_alone(
     ]:
         if '--amp' in arguments and torch.cuda.is_available():
             continue
-        result = run_tool('train.py', *arguments, '--work-dir', work_dir)
+        result = call_tool('train.py', *arguments, '--work-dir', work_dir)
         assert result.returncode == 1
         assert 'error: ' in result.stderr
         assert message in result.stderr
@@ -296,3 +298,12 @@ def test_launchers_call_torchrun_and_slurm(script: str, arguments: list[str], ex
     result = subprocess.run(command + arguments, env=env, capture_output=True, text=True)
     assert re.search(expected, result.stdout), result
     assert subprocess.run(command, env=env, capture_output=True).returncode == 2
+
+
+def test_mixed_precision_recipe_says_that_it_needs_a_gpu(call_tool: CallTool) -> None:
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    path = CONFIGS / 'coco' / 'mask-rcnn_twins-svt-s_fpn_8xb2-amp-ms-crop-3x_coco.py'
+    result = call_tool('train.py', path)
+    assert result.returncode == 1
+    assert f'error: {path} needs a GPU: MMEngine trains in mixed precision only there' in result.stderr

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mmtwins.demo.figures import Example, Instances, draw_examples, draw_training_curves, read_scalars
-from mmtwins.plotting import blend_labels
 
 cv2 = pytest.importorskip('cv2')
 pytest.importorskip('matplotlib')
@@ -69,17 +68,6 @@ def test_percent_and_fraction_share_an_axis(tmp_path):
     seg = draw_training_curves({'a': [dict(mIoU=40.0, step=9)]}, {'a': {'mIoU': 'x'}}, tmp_path / 'seg.png')
     det = draw_training_curves({'a': [{'coco/m': 0.4, 'step': 9}]}, {'a': {'coco/m': 'x'}}, tmp_path / 'det.png')
     assert np.array_equal(read_picture(seg), read_picture(det))
-
-
-def test_blend_labels():
-    image = np.full((2, 3, 3), 100, np.uint8)
-    labels = np.array([[0, 1, 255], [2, -1, 3]])
-    blended = blend_labels(image, labels, PALETTE, opacity=0.5)
-    assert blended[0, 0].tolist() == [161, 152, 110]  # halfway from 100 to the colour, rounded half up
-    assert blended[0, 1].tolist() == [152, 101, 110]
-    for unpainted in (blended[0, 2], blended[1, 1], blended[1, 2]):
-        assert unpainted.tolist() == [100, 100, 100]
-    assert image.min() == image.max() == 100
 
 
 def test_segmentation_examples(tmp_path):

@@ -1,5 +1,6 @@
-"""The demo's orchestration, on a few iterations: results, continuing after kill -9 and Ctrl-C, messages."""
+"""tools/demo.py on a few iterations: results, continuing after kill -9 and Ctrl-C, messages."""
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -15,16 +16,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 for package in ('mmcv', 'mmseg', 'mmdet', 'rich', 'matplotlib'):
     pytest.importorskip(package)
-
-
-@pytest.fixture(scope='module')
-def demo():
-    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools/demo.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['demo'] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['demo']
 
 
 def start(folder, *arguments):
@@ -121,70 +112,31 @@ def test_killed_interrupted_and_completed(tmp_path):
     assert code == 1 and '--fresh' in output and 'Traceback' not in output
 
 
-def test_repaired_checkpoints(demo, tmp_path):
-    for iteration in (50, 100, 150):
-        torch.save({'iter': iteration}, tmp_path / f'iter_{iteration}.pth')
-    whole = (tmp_path / 'iter_150.pth').read_bytes()
-    (tmp_path / 'iter_150.pth').write_bytes(whole[: len(whole) // 2])
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_50.pth'))
-    assert demo.repair_last_checkpoint(tmp_path) == 100
-    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_100.pth')
-
-
-def test_no_checkpoint(demo, tmp_path):
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_50.pth'))
-    assert demo.repair_last_checkpoint(tmp_path) == 0
-    assert not (tmp_path / 'last_checkpoint').exists()
-
-
-def test_time_left(demo, monkeypatch, capsys):
-    """100 iterations of 0.5 s each: after 21 of them 39.5 s are left."""
-    now = [0.0]
-    monkeypatch.setattr(demo.time, 'monotonic', lambda: now[0])
-    console = demo.Console(width=100)
-    with demo.Meter(console, 100, 'iterations', seconds=60) as meter:
-        now[0] = 12.0  # loading
-        meter.update(0)
-        now[0] = 13.0
-        meter.update(1)
-        now[0] = 23.0
-        meter.update(21, 'loss 1.00')
-        now[0] = 60.0
-        meter.update(100)
-        meter.update(100)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == '  0/100 iterations, about 60 s left'
-    assert lines[1] == '  21/100 iterations, 40 s left   loss 1.00'
-    assert len(lines) == 3 and lines[2].startswith('  100/100 iterations')
-
-
-def test_failed_tool_is_reported(demo, tmp_path):
-    with pytest.raises(demo.DemoError, match=r'train\.py ended with exit code') as error:
-        demo.run_tool('train.py', ['missing.py', '--work-dir', str(tmp_path)], tmp_path / 'log', lambda: None)
-    assert 'missing.py' in str(error.value).split('\n', 1)[1]
-
-
-def test_fresh_deletes_only_runs_of_the_demo(demo, tmp_path, capsys):
+def test_fresh_deletes_only_runs_of_the_demo(call_tool, tmp_path):
     (tmp_path / 'thesis.tex').write_text('mine')
-    assert demo.main(['--work-dir', str(tmp_path), '--fresh', '--tiny']) == 1
-    assert 'not deleted' in capsys.readouterr().err
+    done = call_tool('demo.py', '--work-dir', tmp_path, '--fresh', '--tiny')
+    assert done.returncode == 1 and 'not deleted' in done.stderr
     assert (tmp_path / 'thesis.tex').read_text() == 'mine'
 
 
-def test_one_demo_per_folder(demo, tmp_path, capsys):
+def test_one_demo_per_folder(call_tool, tmp_path):
     with (tmp_path / '.lock').open('w') as lock:
-        demo.fcntl.flock(lock, demo.fcntl.LOCK_EX)
-        assert demo.main(['--work-dir', str(tmp_path), '--tiny']) == 1
-    assert 'another demo is running' in capsys.readouterr().err
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = call_tool('demo.py', '--work-dir', tmp_path, '--tiny')
+    assert done.returncode == 1 and 'another demo is running' in done.stderr
 
 
-def test_configs_name_the_generated_classes(demo):
-    from mmengine.config import Config
+def test_what_is_not_installed_is_said_before_anything_is_done(call_tool, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'mmdet' else find_spec(name))
+    done = call_tool('demo.py', '--work-dir', tmp_path / 'new', '--tiny')
+    assert (done.returncode, done.stderr) == (
+        1,
+        'error: mmdet cannot be imported: `make demo` in a checkout sets everything up\n',
+    )
+    assert not (tmp_path / 'new').exists()
 
-    from mmtwins.demo import data as toy_data
 
-    segmentation, detection = (Config.fromfile(ROOT / 'configs/toy' / task.config) for task in demo.TASKS)
-    assert tuple(segmentation.classes) == toy_data.CLASSES
-    assert [tuple(colour) for colour in segmentation.palette] == list(toy_data.PALETTE)
-    assert tuple(detection.classes) == toy_data.THING_CLASSES
-    assert [tuple(colour) for colour in detection.palette] == [thing.colour for thing in toy_data.THINGS]
+def test_a_data_root_that_options_cannot_carry_is_refused(call_tool, tmp_path):
+    done = call_tool('demo.py', '--work-dir', tmp_path, '--data-root', 'a b', '--tiny')
+    assert done.returncode == 1 and 'name a folder without spaces' in done.stderr

@@ -1,0 +1,112 @@
+"""Charts of what the benchmark measured."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..plotting import make_figure, save_figure, use_plain_log_ticks
+from .suite import Measurements
+
+
+def draw_measurements(measured: Measurements, out: Path) -> None:
+    """Draw a bar per implementation for each task: ``time.png`` and ``memory.png``, whichever was measured.
+
+    Args:
+        measured: What was measured.
+        out: Folder to write.
+    """
+    if measured.timings:
+        times = {str(group[0].task): {t.implementation: t.median * 1e3 for t in group} for group, _ in measured.timings}
+        draw_bars(times, 'median (ms)', out / 'time.png')
+    if measured.memory:
+        peaks = {str(task): {k: (peak or 0) / 1e6 for k, peak in values.items()} for task, values in measured.memory}
+        draw_bars(peaks, 'peak memory (MB)', out / 'memory.png')
+
+
+def draw_measured_growth(measured: Measurements, over: str, out: Path) -> None:
+    """Draw time per image and peak memory over the image side or the batch, a line per implementation.
+
+    Args:
+        measured: What was measured, at several sides or batches.
+        over: ``'side'`` or ``'batch'``.
+        out: Folder to write; the file is called as ``over``.
+    """
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    points = [
+        (timing.task, 'seconds per image', timing.implementation, timing.median / timing.task.batch)
+        for group, _ in measured.timings
+        for timing in group
+    ]
+    points += [
+        (task, 'peak memory (MB)', name, peak / 1e6)
+        for task, peaks in measured.memory
+        for name, peak in peaks.items()
+        if peak
+    ]
+    for task, panel, name, value in points:
+        at = task.height if over == 'side' else task.batch
+        panels.setdefault(f'{task.work}: {panel}', {}).setdefault(name, {})[at] = value
+    xlabel = 'image side (pixels)' if over == 'side' else 'images at once'
+    draw_growth(panels, xlabel, out / f'{over}.png')
+
+
+def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | Path) -> Path:
+    """Draw a bar per implementation for each task.
+
+    Args:
+        groups: Values by task and implementation.
+        unit: Of the values.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    figure, axes = _make_panels(len(groups), width=3.2, height=2.6)
+    for axis, (title, values) in zip(axes, groups.items(), strict=True):
+        bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
+        axis.bar_label(bars, fmt='{:,.0f}', padding=2)
+        axis.set(title=title, xlabel=unit)
+        axis.title.set_fontsize(9)
+        axis.margins(x=0.35)
+        axis.invert_yaxis()
+    return save_figure(figure, path)
+
+
+def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str, path: str | Path) -> Path:
+    """Draw how measures grow, a line per implementation.
+
+    Args:
+        panels: Values by measure, implementation and what ``xlabel`` names.
+        xlabel: Such as ``'image side (pixels)'``.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    figure, axes = _make_panels(len(panels), width=4.2, height=3.2)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, points in lines.items():
+            axis.plot(list(points), list(points.values()), marker='o', label=name, color=_colour(name))
+        ticks = sorted({x for points in lines.values() for x in points})
+        values = [y for points in lines.values() for y in points.values()]
+        axis.set(title=title, xlabel=xlabel)
+        if max(values) > 20 * min(values):
+            axis.set_yscale('log')
+        else:
+            axis.set_ylim(bottom=0)
+        use_plain_log_ticks(axis, ticks)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
+    return save_figure(figure, path)
+
+
+def _make_panels(number: int, width: float, height: float) -> tuple:
+    """A figure and so many axes, in rows of at most four, or of two where there are not more than four."""
+    columns = min(number, 4 if number > 4 else 2)
+    figure, axes = make_figure(math.ceil(number / columns), columns, width, height)
+    for axis in axes.flat[number:]:
+        axis.remove()
+    return figure, axes.flat[:number]
+
+
+def _colour(name: str) -> str:
+    return {'mmtwins': '#440154', 'mmseg': '#31688e', 'mmpretrain': '#35b779', 'timm': '#b5a51c'}.get(name, '#8b5a96')

@@ -1,0 +1,62 @@
+"""Everything that one run of the benchmark measures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .measure import measure_memory, measure_parts, measure_time
+from .report import Section, memory_section, parts_section, time_section
+from .task import Task, Timing
+
+
+class Measurements(NamedTuple):
+    """What was measured, task by task.
+
+    Attributes:
+        timings: The timings of all implementations, ours first, and the machine's GEMM rate in FLOP/s.
+        memory: The task, and peak memory in bytes by implementation; None where it does not fit.
+        profiles: The task, and seconds of our inference by class of module.
+    """
+
+    timings: list[tuple[list[Timing], float]]
+    memory: list[tuple[Task, Mapping[str, int | None]]]
+    profiles: list[tuple[Task, Mapping[str, float]]]
+
+
+def run_tasks(
+    tasks: Iterable[Task],
+    implementations: Sequence[str],
+    show: Callable[[Section], object],
+    rounds: int = 7,
+    with_time: bool = True,
+    with_memory: bool = False,
+    with_profile: bool = False,
+) -> Measurements:
+    """Measure implementations at tasks.
+
+    Args:
+        tasks: What to run.
+        implementations: ``'mmtwins'`` and others, see :mod:`mmtwins.benchmark.peers`.
+        show: Called with each table as soon as it is complete.
+        rounds: How often to time each.
+        with_time: Measure time. With ``with_memory``, what does not fit into memory is left out.
+        with_memory: Measure peak memory, in a process each.
+        with_profile: Measure where the time of our inference goes.
+
+    Returns:
+        The measurements.
+    """
+    measured = Measurements([], [], [])
+    for task in tasks:
+        fitting = list(implementations)
+        if with_memory:
+            peaks = {name: measure_memory(task, name) for name in implementations}
+            measured.memory.append((task, peaks))
+            show(memory_section(task, peaks))
+            fitting = [name for name in implementations if peaks[name] is not None]
+        if fitting and with_time:
+            measured.timings.append(measure_time(task, fitting, rounds))
+            show(time_section(*measured.timings[-1]))
+        if with_profile and task.work == 'inference' and 'mmtwins' in fitting:
+            measured.profiles.append((task, measure_parts(task, rounds)))
+            show(parts_section(*measured.profiles[-1]))
+    return measured

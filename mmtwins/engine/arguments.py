@@ -1,0 +1,103 @@
+"""Arguments that several command lines share, and how a command line reports errors.
+
+Each ``..._argument`` function returns a parser without help for ``argparse.ArgumentParser(parents=[...])``.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from .config import load_config
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn an error that the user can correct (a value, a file, a missing package) into one line and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f'error: {error}')
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Read an image size from a command line, for ``add_argument(type=image_size)``.
+
+    Args:
+        text: ``HxW`` in pixels such as ``'800x1344'``, or one side of a square such as ``'512'``.
+
+    Returns:
+        Height and width, in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is no size.
+    """
+    found = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no image size: give height x width in pixels, such as 800x1344, or one side, such as 512'
+        )
+    height = int(found[1])
+    return height, int(found[2] or height)
+
+
+def config_argument() -> argparse.ArgumentParser:
+    """``config`` and ``--cfg-options``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override values of the config, such as data_root=FOLDER model.backbone.arch=base',
+    )
+    return parser
+
+
+def checkpoint_argument(note: str = '') -> argparse.ArgumentParser:
+    """``checkpoint``; the note ends its help."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('checkpoint', help=f'checkpoint: a file, a URL or hf-hub:OWNER/NAME{note}')
+    return parser
+
+
+def device_argument(default: str | None = None) -> argparse.ArgumentParser:
+    """``--device``; a default of None means a GPU if there is one, see :func:`mmtwins.engine.checks.check_device`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    shown = default or 'a GPU if there is one'
+    parser.add_argument('--device', default=default, help=f'such as cpu or cuda:0 (default: {shown})')
+    return parser
+
+
+def launch_arguments() -> argparse.ArgumentParser:
+    """``--work-dir`` and ``--launcher``, for programs that build a Runner, see :func:`config_from`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG NAME)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Load the config that a command line names, with its options, launcher and work directory.
+
+    Args:
+        args: Of a parser with :func:`config_argument` and :func:`launch_arguments`.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: As :func:`mmtwins.engine.config.load_config`.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return cfg

@@ -1,0 +1,130 @@
+"""Find out before anything is written whether data, checkpoints and devices are there and fit."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import find_latest_checkpoint
+
+from ..weights.fitting import check_heads, fit_backbone, fit_model, has_one_backbone
+from ..weights.formats import unwrap
+from ..weights.loading import FETCHED_SCHEMES, is_remote, load_safely, naming_checkpoint
+
+
+def check_device(device: str | None) -> str:
+    """Check that a device can be used here.
+
+    Args:
+        device: Such as ``'cpu'`` or ``'cuda:0'``; None takes a GPU if there is one.
+
+    Returns:
+        The device to use.
+
+    Raises:
+        ValueError: The device is not there.
+    """
+    if device is None:
+        return get_device()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'device {device!r} cannot be used here ({str(error).splitlines()[0]}): take cpu'
+            + (f' or cuda:0 to cuda:{torch.cuda.device_count() - 1}' if torch.cuda.is_available() else '')
+        ) from None
+    return device
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Check that the folders and annotation files of data sets are there.
+
+    Args:
+        cfg: The whole config.
+        splits: Of ``'train'``, ``'val'`` and ``'test'``, those that will be read.
+
+    Raises:
+        FileNotFoundError: A folder or file is missing, or a folder is empty.
+    """
+    for split in splits:
+        for dataset in _iter_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+            root = Path(dataset.get('data_root') or '')
+            folders = [root / prefix for prefix in (dataset.get('data_prefix') or {}).values() if prefix is not None]
+            files = [root / dataset.ann_file] if dataset.get('ann_file') else []
+            for path in folders + files:
+                if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+                    raise FileNotFoundError(
+                        f'the {split} data set needs {path}, which {"is empty" if path.exists() else "does not exist"}:'
+                        ' put the data there, or name their folder with --cfg-options data_root=FOLDER'
+                    )
+
+
+def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; only those on a local disk."""
+    if 'dataset' in dataset:
+        yield from _iter_datasets(dataset['dataset'])
+    elif 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from _iter_datasets(inner)
+    elif not dataset.get('backend_args') and '://' not in str(dataset.get('data_root')):
+        yield dataset
+
+
+def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
+    """Check that the checkpoints named by a config can be read and fit its model.
+
+    Covers ``load_from``, the one that ``resume`` would take from the work directory, and ``Pretrained`` in the
+    ``init_cfg`` of model and backbone. Those on a web server or hub are fetched, into the cache where MMEngine looks for
+    them; those behind other schemes, and models without a Twins backbone, are left to MMEngine.
+
+    Args:
+        cfg: The whole config.
+        for_training: Whether heads for another number of classes will do, since they are trained anew.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be fetched.
+        ValueError: It is no checkpoint, would run code when loaded, or does not fit.
+    """
+    model = cfg.model.get('module', cfg.model)  # inside a test-time augmentation wrapper
+    start = cfg.get('load_from')
+    if cfg.get('resume') and not start:
+        start = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    wanted = [(model, start, '')] if start else []
+    for part in (model, model.get('backbone') or {}):
+        init_cfg = part.get('init_cfg') or []
+        wanted += [
+            (part, init['checkpoint'], (init.get('prefix') or '').rstrip('.'))
+            for init in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg)
+            if init.get('type') == 'Pretrained'
+        ]
+    for part, path, prefix in wanted:
+        if is_remote(path) and (not str(path).startswith(FETCHED_SCHEMES) or int(os.environ.get('LOCAL_RANK', 0))):
+            continue
+        checkpoint = load_safely(path)
+        with naming_checkpoint(path):
+            weights = unwrap(checkpoint)
+            expected = _expected(cfg, part)
+            if not has_one_backbone(expected):
+                continue
+            if part is not model:
+                if prefix:
+                    weights = {
+                        k.removeprefix(f'{prefix}.'): v for k, v in weights.items() if k.startswith(f'{prefix}.')
+                    }
+                fit_backbone(weights, expected)
+                continue
+            fit = fit_model(weights, expected)
+            if not for_training:
+                check_heads(fit, allow_bare_backbone=True)
+            elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
+                raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
+
+
+def _expected(cfg: Config, part: ConfigDict) -> dict[str, torch.Tensor]:
+    """The state dict of a model or backbone as built."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        return MODELS.build({'_scope_': cfg.get('default_scope'), **part, 'init_cfg': None}).state_dict()

@@ -1,0 +1,94 @@
+"""What the outputs of a model mean: its classes, their colours, and how label images number them."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a model's outputs mean.
+
+    Attributes:
+        classes: Name of each class, by index.
+        palette: RGB colour in 0..255 of each class.
+        reduce_zero_label: Whether label images have 0 = other and class i as i + 1, as ADE20K's.
+        annotation_file: COCO annotation file of the config's test set, whether there or not; None without one.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    reduce_zero_label: bool = False
+    annotation_file: Path | None = None
+
+
+def metainfo_of(checkpoint: str) -> dict:
+    """Read what MMEngine noted about the data set in a checkpoint; empty if another program wrote it."""
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    return {key.lower(): value for key, value in found.items()}
+
+
+def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
+    """Find classes and colours in a checkpoint's notes, else in the config's test set.
+
+    Args:
+        cfg: After :func:`mmtwins.inference.inferencers.prepare_config`; its test set is built without loading it.
+        noted: See :func:`metainfo_of`.
+
+    Returns:
+        Classes and colours; different colours if neither has any.
+
+    Raises:
+        ValueError: Neither has classes.
+    """
+    dataset_cfg = {**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []}
+    dataset = DATASETS.build(dataset_cfg)
+    classes = noted.get('classes') or dataset.metainfo.get('classes')
+    if not classes:
+        raise ValueError(
+            'neither the checkpoint nor the config names the classes: add '
+            "test_dataloader.dataset.metainfo = dict(classes=('a', 'b', ...))"
+        )
+    classes = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
+    palette = next(
+        (p for p in (noted.get('palette'), dataset.metainfo.get('palette')) if _is_palette(p, classes)), None
+    )
+    if palette is None:
+        from matplotlib import colormaps
+
+        palette = (255 * colormaps['viridis'](np.linspace(0, 1, len(classes)))[:, :3]).astype(int).tolist()
+    file = getattr(dataset, 'ann_file', None) if cfg.default_scope == 'mmdet' else None
+    return DatasetInfo(
+        classes,
+        tuple(tuple(map(int, colour)) for colour in palette[: len(classes)]),
+        bool(getattr(dataset, 'reduce_zero_label', False)),
+        Path(file) if file else None,
+    )
+
+
+def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
+    return isinstance(palette, list | tuple | np.ndarray) and len(palette) >= len(classes)
+
+
+def check_classes(model: nn.Module, info: DatasetInfo) -> None:
+    """Raise ValueError if a model has another number of classes than there are names."""
+    head = getattr(model, 'decode_head', None) or getattr(model, 'roi_head', None) or model
+    head = getattr(head, 'bbox_head', head)
+    if isinstance(head, nn.ModuleList):
+        head = head[-1]
+    number = getattr(head, 'num_classes', None)
+    if isinstance(number, int) and number != len(info.classes):
+        raise ValueError(
+            f'the model has {number} classes, but {len(info.classes)} are named: give the config it was trained with'
+        )

@@ -1,0 +1,62 @@
+"""Measuring: in turn, where the time goes, peak memory in a process. No time is judged."""
+
+import pytest
+
+from mmtwins import TwinsSVTBackbone
+from mmtwins.benchmark import measure
+from mmtwins.benchmark.measure import measure_memory, measure_parts, measure_time, time_in_turn
+from mmtwins.benchmark.task import Task
+from mmtwins.models.block import TwinsBlock
+
+TASK = Task('inference', 64, 64)
+
+
+def test_everything_runs_in_turn_after_warming_up() -> None:
+    calls = []
+    seconds = time_in_turn({name: lambda name=name: calls.append(name) for name in 'abc'}, rounds=3)
+    assert ''.join(calls) == 'abc' * 5
+    assert {name: len(values) for name, values in seconds.items()} == dict(a=3, b=3, c=3)
+
+
+def test_parts_add_up_and_are_of_inference_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(measure.time, 'perf_counter', lambda: next(ticks))  # one second from each reading to the next
+    parts = measure_parts(TASK, rounds=2)
+    num_blocks = sum(isinstance(module, TwinsBlock) for module in TwinsSVTBackbone().modules())
+    assert (
+        parts['TwinsBlock'] == 7 * num_blocks
+    )  # before, between and after norm1, attn, DropPath, norm2, mlp, DropPath
+    assert list(parts.values()) == sorted(parts.values(), reverse=True)
+    with pytest.raises(ValueError, match='a profile is of inference'):
+        measure_parts(Task('training', 64, 64))
+
+
+def test_implementations_are_timed_beside_the_machine() -> None:
+    timings, rate = measure_time(TASK, ['mmtwins', 'mmtwins with_cp'], rounds=2)
+    assert [timing.implementation for timing in timings] == ['mmtwins', 'mmtwins with_cp']
+    assert all(len(timing.seconds) == 2 and timing.minimum > 0 for timing in timings)
+    assert rate > 1e8
+
+
+def test_peak_memory_is_that_of_one_step() -> None:
+    assert 2**20 < measure_memory(TASK, 'mmtwins') < 2**30
+
+
+@pytest.mark.parametrize(
+    ('code', 'error', 'expected'),
+    [
+        (-9, '', None),
+        (1, "RuntimeError: [enforce] can't allocate memory: 8 bytes", None),
+        (1, 'torch.OutOfMemoryError: CUDA out of memory', None),
+        (1, 'ValueError: something else', ChildProcessError),
+        (0, '', 123),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_told_from_failures(monkeypatch, code, error, expected) -> None:
+    done = measure.subprocess.CompletedProcess([], code, 'warning\n123\n', error)
+    monkeypatch.setattr(measure.subprocess, 'run', lambda *args, **kwargs: done)
+    if isinstance(expected, type):
+        with pytest.raises(expected, match=r'measuring memory of mmtwins failed: .*something else'):
+            measure_memory(TASK, 'mmtwins')
+    else:
+        assert measure_memory(TASK, 'mmtwins') == expected

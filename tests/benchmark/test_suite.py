@@ -1,0 +1,41 @@
+"""What one run measures, task by task."""
+
+import pytest
+
+from mmtwins.benchmark import suite
+from mmtwins.benchmark.suite import run_tasks
+from mmtwins.benchmark.task import Task, Timing
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list:
+    """(task, implementations) that were timed; timm does not fit into memory."""
+    calls = []
+
+    def measure_time(task, names, rounds):
+        calls.append((task, names))
+        return [Timing(name, task, (1.0,) * rounds) for name in names], 1e9
+
+    monkeypatch.setattr(suite, 'measure_time', measure_time)
+    monkeypatch.setattr(suite, 'measure_memory', lambda task, name: None if name == 'timm' else 10**6)
+    monkeypatch.setattr(suite, 'measure_parts', lambda task, rounds: {'Conv2d': 1.0})
+    return calls
+
+
+TASKS = [Task('inference', 64, 64), Task('training', 64, 64)]
+
+
+def test_what_does_not_fit_is_not_timed(timed: list) -> None:
+    shown = []
+    measured = run_tasks(TASKS, ['mmtwins', 'timm'], shown.append, rounds=3, with_memory=True, with_profile=True)
+    assert [names for _, names in timed] == [['mmtwins'], ['mmtwins']]
+    assert [task for task, _ in measured.memory] == TASKS
+    assert [task for task, _ in measured.profiles] == TASKS[:1]  # of inference alone
+    assert [section.caption.split()[0] for section in shown] == ['peak', 'GEMM', 'where', 'peak', 'GEMM']
+
+
+def test_only_what_is_asked_for_is_measured(timed: list) -> None:
+    measured = run_tasks(TASKS, ['mmtwins', 'timm'], lambda section: None)
+    assert [names for _, names in timed] == [['mmtwins', 'timm']] * 2
+    assert measured.memory == measured.profiles == []
+    assert run_tasks(TASKS, ['mmtwins'], lambda section: None, with_time=False).timings == []

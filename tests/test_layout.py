@@ -1,0 +1,158 @@
+"""The layout of the package: imports point one way, modules say what they are and have tests, the import is light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'mmtwins'
+MODULES = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for path in sorted(PACKAGE.rglob('*.py'))
+}
+# A room imports from those before it. The modules beside the rooms that they all may use come first.
+ORDER = (
+    'masks',
+    'markdown',
+    'plotting',
+    'weights',
+    'models',
+    'engine',
+    'export',
+    'analysis',
+    'inference',
+    'benchmark',
+    'demo',
+)
+FRAMEWORKS = {'mmseg', 'mmdet', 'mmpretrain', 'timm'}
+# What `import mmtwins` must do without: everything that torch and MMEngine do not need themselves.
+HEAVY = (
+    'mmcv',
+    'mmseg',
+    'mmdet',
+    'mmpretrain',
+    'timm',
+    'pycocotools',
+    'safetensors',
+    'gradio',
+    'onnx',
+    'huggingface_hub',
+)
+# Their behaviour is tested with that of the modules that use them.
+TESTED_ELSEWHERE = {
+    'mmtwins.models.bands': 'tests/models/test_fast_path.py',
+    'mmtwins.models.linear': 'tests/models/test_fast_path.py',
+    'mmtwins.models.windows': 'tests/models/test_attention.py',
+}
+
+
+def imports_of(name: str, top_level_only: bool = False) -> Iterator[str]:
+    """The modules that a module imports, by absolute name; inside functions too, unless told otherwise."""
+    path = MODULES[name]
+    tree = ast.parse(path.read_text())
+    package = name if path.name == '__init__.py' else name.rpartition('.')[0]
+    for node in _top_level(tree) if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(package.split('.')[: len(package.split('.')) - node.level + 1]) if node.level else ''
+            source = '.'.join(part for part in (base, node.module) if part)
+            for alias in node.names:
+                yield f'{source}.{alias.name}' if f'{source}.{alias.name}' in MODULES else source
+
+
+def _top_level(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run at import, those under ``if`` and ``try`` included."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _top_level(node)
+
+
+def room_of(name: str) -> str:
+    parts = name.split('.')
+    return parts[1] if len(parts) > 1 else ''
+
+
+@pytest.mark.parametrize('name', [name for name in MODULES if name != 'mmtwins'])
+def test_imports_between_rooms_point_one_way(name: str) -> None:
+    room = room_of(name)
+    assert room in ORDER, f'{room} is a new room: give it a place in ORDER'
+    for imported in imports_of(name):
+        other = room_of(imported)
+        if imported.split('.')[0] == 'mmtwins' and other not in ('', room):
+            assert ORDER.index(other) < ORDER.index(room), f'{name} imports {imported}'
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {name: {i for i in imports_of(name) if i in MODULES and i != name} for name in MODULES if name != 'mmtwins'}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f'a circle: {" -> ".join([*path[path.index(name) :], name])}'
+        if name not in done:
+            for imported in graph.get(name, ()):
+                visit(imported, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_frameworks_are_imported_when_needed_and_tools_never(name: str) -> None:
+    assert not FRAMEWORKS & {imported.split('.')[0] for imported in imports_of(name, top_level_only=True)}
+    assert not {'tools', 'tests'} & {imported.split('.')[0] for imported in imports_of(name)}
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_a_module_says_what_it_is_and_can_be_read_in_one_sitting(name: str) -> None:
+    source = MODULES[name].read_text()
+    assert ast.get_docstring(ast.parse(source)), f'{name} has no docstring'
+    if room_of(name) != 'models':
+        assert source.count('\n') <= 360, f'{name} is long: split it by concern'
+
+
+@pytest.mark.parametrize('name', [name for name, path in MODULES.items() if path.name != '__init__.py'])
+def test_a_module_has_its_test_file(name: str) -> None:
+    *rooms, module = name.split('.')[1:]
+    path = ROOT / TESTED_ELSEWHERE.get(name, '/'.join(['tests', *rooms, f'test_{module}.py']))
+    assert path.is_file(), f'{name} needs {path.relative_to(ROOT)}'
+    assert 'def test_' in path.read_text()
+
+
+def test_a_tool_has_its_test_file() -> None:
+    others = {'train': 'tools/test_train_and_test', 'test': 'tools/test_train_and_test'}
+    others |= {'convert_checkpoint': 'weights/test_formats', 'export_onnx': 'test_export'}
+    others |= {'setup_environment': 'project/test_setup_environment'}
+    for path in (ROOT / 'tools').glob('*.py'):
+        test = ROOT / 'tests' / f'{others.get(path.stem, f"tools/test_{path.stem}")}.py'
+        assert test.is_file(), f'{path.name} needs {test.relative_to(ROOT)}'
+
+
+def test_importing_the_package_needs_torch_and_mmengine_alone() -> None:
+    """And loads nothing that they do not load, but our own hooks, models and weights."""
+    code = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {HEAVY}:
+            raise ImportError(f'{{name}} is blocked')
+
+sys.meta_path.insert(0, Blocker())
+import mmengine.hooks, mmengine.runner, torch.utils.checkpoint
+before = set(sys.modules)
+import mmtwins
+print('outside', *sorted({{name.split('.')[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names)))
+print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count('.') == 1 and name.startswith('mmtwins.')))
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outside, inside = done.stdout.splitlines()
+    assert outside == 'outside mmtwins'
+    assert inside == 'inside engine models weights'

@@ -1,0 +1,77 @@
+"""tools/benchmark.py: what it writes, and what it refuses. No time is judged."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def test_the_tool_writes_tables_json_and_charts(
+    call_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    arguments = [
+        '--size',
+        '64',
+        '--rounds',
+        '2',
+        '--threads',
+        '1',
+        '--memory',
+        '--profile',
+        '--against',
+        '--out',
+        'out',
+    ]
+    result = call_tool('benchmark.py', *arguments)
+    assert result.returncode == 0, result.stderr
+    assert 'inference 1 x 64 x 64 fp32' in result.stdout
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert results['command'].endswith(' '.join(arguments))
+    assert results['machine']['threads'] == 1
+    assert results['machine']['torch'] == torch.__version__
+    assert results['machine']['device']
+    assert [timing['task']['work'] for timing in results['timings']] == ['inference', 'training']
+    for timing in results['timings']:
+        assert timing['implementation'] == 'mmtwins'
+        assert len(timing['seconds']) == 2
+        assert timing['minimum'] == min(timing['seconds'])
+        assert timing['share_of_gemm'] > 0
+    assert [memory['peak_bytes'] > 2**20 for memory in results['memory']] == [True, True]
+    (profile,) = results['profiles']  # of inference alone
+    assert profile['task']['work'] == 'inference'
+    assert {'TokenLinear', 'LayerNorm', 'GlobalSubsampledAttention', 'Conv2d'} < set(profile['seconds'])
+    text = (tmp_path / 'out' / 'tables.md').read_text()
+    assert results['command'] in text
+    assert '| mmtwins |' in text
+    for name in ('time.png', 'memory.png'):
+        assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ('--size 64xa', "'64xa' is no image size: give height x width in pixels"),
+        ('--against keras', 'keras'),
+        ('--size 16', 'too small: the smallest input is 32 x 32'),
+        ('missing.py --against', 'missing.py'),
+        ('--device tpu7', "error: device 'tpu7' cannot be used here"),
+        ('--rounds 1', 'a spread needs at least 2'),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(call_tool, arguments: str, message: str) -> None:
+    result = call_tool('benchmark.py', *arguments.split())
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_missing_peer_is_named_with_the_remedy(call_tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    result = call_tool('benchmark.py', '--against', 'timm')
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: timm cannot be imported here (')
+    assert result.stderr.endswith('): pip install timm, or leave it out of --against\n')
