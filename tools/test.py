@@ -60,8 +60,7 @@ def main() -> None:
             else:
                 raise ValueError(f'--out {args.out}: predictions of a detector go into a .pkl file')
         check_data(cfg, 'test')
-        check_checkpoints(cfg, for_training=False)
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, check_checkpoints(cfg, for_training=False))
     runner.test()
 
 

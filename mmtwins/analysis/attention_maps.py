@@ -15,8 +15,8 @@ from ..engine.launch import load_config
 from ..inference.inferencers import build_inferencer, check_device, prepare_config
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsBackbone
-from ..weights.fitting import fit_model
-from ..weights.loading import naming_checkpoint, read_checkpoint
+from ..weights.applying import load_weights
+from ..weights.loading import load_safely, naming_checkpoint
 
 
 class AttentionMap(NamedTuple):
@@ -292,12 +292,11 @@ def load_inferencer(
     """
     cfg = load_config(str(config), cfg_options)
     prepare_config(cfg, config)
-    weights = read_checkpoint(str(checkpoint))
+    content = load_safely(str(checkpoint))
     inferencer = build_inferencer(cfg, check_device(device))
-    find_backbone(inferencer.model)
+    backbone = find_backbone(inferencer.model)
     with naming_checkpoint(checkpoint):
-        fitted = fit_model(weights, inferencer.model.state_dict()).weights
-    inferencer.model.load_state_dict(fitted, strict=False)
+        load_weights(backbone, content, for_predictions=False)
     return inferencer
 
 

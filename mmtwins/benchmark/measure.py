@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .. import __version__
 from ..analysis.cost import backbone_macs
 from ..engine.launch import load_config
+from ..engine.model import build_model
 from ..models.backbone import TwinsSVTBackbone
 from .peers import PEERS, build_backbone
 
@@ -330,9 +331,8 @@ def _run(model: nn.Module, images: Tensor, samples: list | None) -> Tensor | Non
 def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] | None) -> tuple[nn.Module, list]:
     """The model of a config with one implementation's backbone, and samples with random annotations."""
     cfg = load_config(task.config)
-    scope = cfg.get('default_scope')
-    init_default_scope(scope)
-    model = MODELS.build({'_scope_': scope, **cfg.model})
+    init_default_scope(cfg.get('default_scope'))
+    model = build_model(cfg)
     if not isinstance(model.backbone, TwinsSVTBackbone):
         raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not TwinsSVTBackbone')
     if implementation in PEERS:
@@ -344,7 +344,7 @@ def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] 
         model.backbone.with_cp = implementation == 'mmtwins with_cp'
         if implementation == 'mmtwins compiled':
             model.backbone = torch.compile(model.backbone)
-    make_sample = _make_detection_sample if scope == 'mmdet' else _make_segmentation_sample
+    make_sample = _make_detection_sample if cfg.get('default_scope') == 'mmdet' else _make_segmentation_sample
     return model, [make_sample(model, task).to(task.device) for _ in range(task.batch)]
 
 

@@ -14,13 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
-from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
-
-from ..weights.fitting import AUXILIARY_HEAD, check_heads, fit_model, has_one_backbone
-from ..weights.formats import unwrap
-
-NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -99,10 +93,9 @@ def _is_about_annotations(kind: str) -> bool:
     return kind == 'CheckLabels' or (kind.startswith('Load') and 'Annotation' in kind)
 
 
-def metainfo_of(checkpoint: str) -> dict:
+def metainfo_of(checkpoint: dict) -> dict:
     """What MMEngine noted of the data set in a checkpoint; empty in one of another program."""
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    meta = content.get('meta')
+    meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
     return {key.lower(): value for key, value in found.items()}
@@ -176,29 +169,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load all weights that predictions need.
-
-    Raises:
-        ValueError: They do not fit, or one is missing.
-    """
-    expected = model.state_dict()
-    weights = unwrap(weights)
-    if has_one_backbone(expected):
-        fit = fit_model(weights, expected)
-        check_heads(fit)
-        weights = fit.weights
-    else:
-        wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-        if wrong:
-            shapes = tuple(weights[wrong[0]].shape), tuple(expected[wrong[0]].shape)
-            raise ValueError(f'{wrong[0]} is {shapes[0]} in the checkpoint, {shapes[1]} in the model')
-    missing, _ = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not any(part in name for part in NOT_NEEDED)]
-    if missing:
-        raise ValueError(f'{len(missing)} weights of the model are not in it, such as {missing[0]}')
 
 
 def check_classes(model: nn.Module, info: DatasetInfo) -> None:

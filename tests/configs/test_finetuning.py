@@ -16,7 +16,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmtwins.engine.launch import check_checkpoints, load_config
-from mmtwins.weights.formats import from_native
+from mmtwins.weights.converting import from_native
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
