@@ -285,7 +285,7 @@ TOY_CONFIG = Path(__file__).parents[2] / 'configs/toy/upernet_twins-svt-toy_1xb8
         'train CONFIG --resume URL',
         'train CONFIG --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=URL',
         'test CONFIG URL',
-        'infer CONFIG URL IMAGE',
+        'infer CONFIG URL IMAGE --out out',
         'convert_checkpoint URL out.pth --to timm',
         'export_onnx CONFIG URL out.onnx',
         'app CONFIG URL',
