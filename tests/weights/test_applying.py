@@ -189,6 +189,31 @@ def test_values_are_not_looked_at() -> None:
     assert set(seen) <= {torch.ops.aten.copy_, torch.ops.aten.detach}
 
 
+def test_sharded_models_load_whole_and_sharded_state_dicts() -> None:
+    fsdp = pytest.importorskip('torch.distributed.fsdp')
+    if not hasattr(fsdp, 'fully_shard'):
+        pytest.skip('needs torch 2.6 or newer')
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh('cpu', (1,))
+        whole = StateDictOptions(full_state_dict=True)
+        source, model = random_weights(make_tiny()), make_tiny()
+        for blocks in model.blocks:
+            for block in blocks:
+                fsdp.fully_shard(block, mesh=mesh)
+        fsdp.fully_shard(model, mesh=mesh)
+        set_model_state_dict(model, dict(source), options=whole)
+        assert_equal(get_model_state_dict(model, options=whole), source)
+        sharded = {name: value * 2 for name, value in model.state_dict().items()}
+        assert isinstance(sharded['norm_list.0.bias'], torch.distributed.tensor.DTensor)
+        model.load_state_dict(sharded)
+        assert_equal(get_model_state_dict(model, options=whole), {name: value * 2 for name, value in source.items()})
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_layers_put_in_later_load_what_they_saved() -> None:
     model = make_tiny()
     model.patch_embeds[0].proj = nn.Conv2d(4, 8, 4, 4)
