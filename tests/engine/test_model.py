@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
+from typing import ClassVar
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ TOY_CONFIG = Path(__file__).parents[2] / 'configs/toy/upernet_twins-svt-toy_1xb8
 class CountedImages(torch.utils.data.Dataset):
     """Two grey images."""
 
-    metainfo = MappingProxyType({})
+    metainfo: ClassVar[dict] = {}
 
     def __len__(self) -> int:
         return 2
@@ -146,12 +146,13 @@ def test_training_starts_with_one_of_each(way: str, fmt: str, tmp_path: Path, co
     assert 'WARNING - conv_seg' not in log
 
 
-def test_resuming_and_testing_start_with_one_of_each(tmp_path: Path, counts: Counter) -> None:
-    cfg = make_config(tmp_path)
+@pytest.mark.parametrize('custom_hooks', [[], [dict(type='EMAHook')]])
+def test_resuming_and_testing_start_with_one_of_each(custom_hooks: list[dict], tmp_path: Path, counts: Counter) -> None:
+    cfg = make_config(tmp_path, custom_hooks=custom_hooks)
     build_runner(cfg).train()
     counts.clear()
     for path in (None, str(tmp_path / 'work/epoch_1.pth')):
-        cfg = make_config(tmp_path, resume=True, load_from=path)
+        cfg = make_config(tmp_path, resume=True, load_from=path, custom_hooks=custom_hooks)
         cfg.train_cfg.max_epochs = 2
         runner = build_runner(cfg, check_checkpoints(cfg))
         runner.train()
