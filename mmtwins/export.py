@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from .engine.model import build_model
 from .models.backbone import TwinsBackbone
-from .weights.fitting import check_heads, fit_model
-from .weights.loading import naming_checkpoint, read_checkpoint
+from .weights.applying import load_weights
+from .weights.loading import load_safely, naming_checkpoint
 
 OPSET = 18  # the least that PyTorch's exporter writes
 MIN_SIDE = 64  # of an image to trace, in pixels: sizes of 1 would be taken for constants
@@ -84,18 +85,15 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
         ValueError: It is no Twins model, no segmentor, or the checkpoint does not fit.
     """
     init_default_scope(cfg.get('default_scope'))
-    model = MODELS.build({'_scope_': cfg.get('default_scope'), **cfg.model})
+    model = build_model(cfg)
     if not isinstance(getattr(model, 'backbone', None), TwinsBackbone):
         raise ValueError(f'{cfg.filename} has no Twins backbone: only that can be exported')
     if not backbone_only and not hasattr(model, 'decode_head'):
         raise ValueError(f'{cfg.filename} is no segmentor: export its backbone alone with --backbone')
     if checkpoint is not None:
-        weights = read_checkpoint(checkpoint)
+        content = load_safely(checkpoint)
         with naming_checkpoint(checkpoint):
-            fit = fit_model(weights, model.state_dict())
-            if not backbone_only:
-                check_heads(fit)
-        model.load_state_dict(fit.weights, strict=False)
+            load_weights(model.backbone if backbone_only else model, content, for_predictions=not backbone_only)
     return model.backbone.eval() if backbone_only else ExportableSegmentor(model)
 
 

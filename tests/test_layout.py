@@ -44,9 +44,7 @@ HEAVY = (
 )
 # Their behaviour is tested with that of the modules that use them.
 TESTED_ELSEWHERE = {
-    'mmtwins.models.bands': 'tests/models/test_fast_path.py',
-    'mmtwins.models.linear': 'tests/models/test_fast_path.py',
-    'mmtwins.models.windows': 'tests/models/test_attention.py',
+    'mmtwins.models.block': 'tests/models/test_fast_path.py',
 }
 
 

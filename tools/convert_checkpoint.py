@@ -11,7 +11,8 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from mmtwins.engine.arguments import readable_errors
-from mmtwins.weights.formats import FORMATS, convert, recognise, trace
+from mmtwins.weights.converting import convert, trace
+from mmtwins.weights.formats import FORMATS, recognise
 from mmtwins.weights.loading import read_checkpoint
 
 

@@ -38,8 +38,7 @@ def main() -> None:
         if args.out:
             write_predictions(cfg, args.out)
         check_data(cfg, 'test')
-        check_checkpoints(cfg, for_training=False)
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, check_checkpoints(cfg, for_training=False))
     runner.test()
 
 

@@ -41,8 +41,7 @@ def main() -> None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
         check_data(cfg, 'train', 'val')
-        check_checkpoints(cfg)
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, check_checkpoints(cfg))
     runner.train()
 
 

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import conv_flop_count
+
+from ..engine.model import build_on_meta
 
 CONVENTION = (
     '1 MAC = 2 FLOPs. MACs of convolutions, linear layers, matrix products and attention (both products, fused or not), '
@@ -167,13 +168,8 @@ def build_model(cfg: Config) -> nn.Module:
     """
     if not cfg.get('model'):
         raise ValueError(f'{cfg.filename} has no model: give the config of a segmentor or a detector')
-    model_cfg = {'_scope_': cfg.get('default_scope'), **cfg.model}
     try:
-        try:
-            with torch.device('meta'):
-                return MODELS.build(model_cfg)
-        except (RuntimeError, NotImplementedError):  # a constructor reads values, such as drop path rates
-            return MODELS.build(model_cfg).to('meta')
+        return build_on_meta(cfg)
     except (TypeError, KeyError, RuntimeError, AssertionError) as error:
         raise ValueError(f'the model of {cfg.filename} cannot be built: {error}') from error
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.backbone import ARCHITECTURES, TwinsSVTBackbone
-from ..weights.formats import from_native
+from ..weights.converting import from_native
 
 OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
 PEERS = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain', 'timm': 'timm'}  # distribution by module

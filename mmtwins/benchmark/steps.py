@@ -5,10 +5,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..engine.config import load_config
+from ..engine.model import build_model
 from ..models.backbone import TwinsSVTBackbone
 from .peers import PEERS, build_backbone
 from .task import PRECISIONS, Task
@@ -68,7 +69,7 @@ def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] 
     cfg = load_config(task.config)
     scope = cfg.get('default_scope')
     init_default_scope(scope)
-    model = MODELS.build({'_scope_': scope, **cfg.model})
+    model = build_model(cfg)
     if not isinstance(model.backbone, TwinsSVTBackbone):
         raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not TwinsSVTBackbone')
     if implementation in PEERS:

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 
-from ..weights.fitting import check_heads, fit_backbone, fit_model, has_one_backbone
+from ..weights.applying import FittedCheckpoint, fit_file
+from ..weights.fitting import check_heads, has_one_backbone
 from ..weights.formats import unwrap
 from ..weights.loading import FETCHED_SCHEMES, is_remote, load_safely, naming_checkpoint
+from .model import build_on_meta
 
 
 def check_device(device: str | None) -> str:
@@ -73,7 +74,7 @@ def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield dataset
 
 
-def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
+def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]:
     """Check that the checkpoints named by a config can be read and fit its model.
 
     Covers ``load_from``, the one that ``resume`` would take from the work directory, and ``Pretrained`` in the
@@ -84,6 +85,9 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
         cfg: The whole config.
         for_training: Whether heads for another number of classes will do, since they are trained anew.
 
+    Returns:
+        What was read, by path, for :func:`build_runner`, so that the Runner neither reads nor fits it again.
+
     Raises:
         FileNotFoundError: There is no such file.
         OSError: It cannot be fetched.
@@ -93,38 +97,29 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> None:
     start = cfg.get('load_from')
     if cfg.get('resume') and not start:
         start = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    wanted = [(model, start, '')] if start else []
+    wanted = [(model, start, None)] if start else []
     for part in (model, model.get('backbone') or {}):
         init_cfg = part.get('init_cfg') or []
         wanted += [
-            (part, init['checkpoint'], (init.get('prefix') or '').rstrip('.'))
+            (part, init['checkpoint'], init.get('prefix'))
             for init in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg)
             if init.get('type') == 'Pretrained'
         ]
+    found = {}
     for part, path, prefix in wanted:
         if is_remote(path) and (not str(path).startswith(FETCHED_SCHEMES) or int(os.environ.get('LOCAL_RANK', 0))):
             continue
         checkpoint = load_safely(path)
         with naming_checkpoint(path):
-            weights = unwrap(checkpoint)
-            expected = _expected(cfg, part)
-            if not has_one_backbone(expected):
-                continue
-            if part is not model:
-                if prefix:
-                    weights = {
-                        k.removeprefix(f'{prefix}.'): v for k, v in weights.items() if k.startswith(f'{prefix}.')
-                    }
-                fit_backbone(weights, expected)
-                continue
-            fit = fit_model(weights, expected)
-            if not for_training:
-                check_heads(fit, allow_bare_backbone=True)
-            elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
-                raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
-
-
-def _expected(cfg: Config, part: ConfigDict) -> dict[str, torch.Tensor]:
-    """The state dict of a model or backbone as built."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        return MODELS.build({'_scope_': cfg.get('default_scope'), **part, 'init_cfg': None}).state_dict()
+            unwrap(checkpoint)
+            expected = build_on_meta(cfg, part).state_dict()
+            if has_one_backbone(expected):
+                fit = fit_file(checkpoint, expected, prefix)
+                if part is model and not for_training:
+                    check_heads(fit, allow_bare_backbone=True)
+                elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
+                    raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
+                checkpoint = FittedCheckpoint(checkpoint, fit)
+        found[path] = checkpoint
+    paths = [path for _, path, _ in wanted]
+    return {path: checkpoint for path, checkpoint in found.items() if paths.count(path) == 1}

@@ -1,37 +1,35 @@
 """Hooks that the configs and tools put into MMEngine's Runner."""
 
-import logging
-
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..weights.fitting import fit_model, has_one_backbone
+from ..weights.applying import fit_file
+from ..weights.fitting import has_one_backbone
+from ..weights.reporting import log_fit
 
 
 @HOOKS.register_module()
 class FitCheckpointHook(Hook):
-    """Fit the checkpoint of ``load_from`` to the model, see :func:`fit_model`, and log what was made of it."""
+    """Fit the checkpoint of ``load_from`` or ``resume`` to the model, and log what was made of it."""
 
     priority = 'VERY_HIGH'  # before hooks that expect a state dict in what they are given
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Replace the weights in ``checkpoint``; raises ValueError as :func:`fit_model`."""
+        """Replace the weights in ``checkpoint``; raises ValueError as :func:`mmtwins.weights.applying.fit_file`."""
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         expected = model.state_dict()
         if not has_one_backbone(expected):
             return  # each backbone checks what it gets
-        fit = fit_model(checkpoint, expected)
+        fit = fit_file(checkpoint, expected)
         if 'state_dict' not in checkpoint:
             checkpoint.clear()
-        checkpoint['state_dict'] = fit.weights
-        print_log(fit.summary, logger='current')
-        for line in fit.warnings:
-            print_log(line, logger='current', level=logging.WARNING)
+        # The model's own values stand for what is left as it is, so that MMEngine misses nothing.
+        checkpoint['state_dict'] = {**expected, **fit.weights}
+        log_fit(fit)
 
 
 @HOOKS.register_module()

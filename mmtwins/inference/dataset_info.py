@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 
@@ -30,10 +29,9 @@ class DatasetInfo:
     annotation_file: Path | None = None
 
 
-def metainfo_of(checkpoint: str) -> dict:
-    """Read what MMEngine noted about the data set in a checkpoint; empty if another program wrote it."""
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-    meta = content.get('meta')
+def metainfo_of(checkpoint: dict) -> dict:
+    """What MMEngine noted of the data set in a checkpoint; empty in one of another program."""
+    meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
     return {key.lower(): value for key, value in found.items()}

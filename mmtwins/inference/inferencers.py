@@ -8,17 +8,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import Tensor, nn
 
 from ..analysis.attention_maps import find_backbone
 from ..engine.checks import check_device
 from ..engine.config import load_config
-from ..weights.fitting import AUXILIARY_HEAD, check_heads, fit_model, has_one_backbone
-from ..weights.formats import unwrap
-from ..weights.loading import naming_checkpoint, read_checkpoint
+from ..weights.applying import load_weights
+from ..weights.loading import load_safely, naming_checkpoint
 from .dataset_info import DatasetInfo
-
-NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
 
 
 def prepare_config(cfg: Config, path: str | Path) -> str:
@@ -105,29 +101,6 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load all weights that predictions need.
-
-    Raises:
-        ValueError: They do not fit, or one is missing.
-    """
-    expected = model.state_dict()
-    weights = unwrap(weights)
-    if has_one_backbone(expected):
-        fit = fit_model(weights, expected)
-        check_heads(fit)
-        weights = fit.weights
-    else:
-        wrong = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
-        if wrong:
-            shapes = tuple(weights[wrong[0]].shape), tuple(expected[wrong[0]].shape)
-            raise ValueError(f'{wrong[0]} is {shapes[0]} in the checkpoint, {shapes[1]} in the model')
-    missing, _ = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not any(part in name for part in NOT_NEEDED)]
-    if missing:
-        raise ValueError(f'{len(missing)} weights of the model are not in it, such as {missing[0]}')
-
-
 def load_inferencer(
     config: str | Path, checkpoint: str | Path, device: str | None = None, cfg_options: dict | None = None
 ) -> Any:
@@ -149,10 +122,9 @@ def load_inferencer(
     """
     cfg = load_config(str(config), cfg_options)
     prepare_config(cfg, config)
-    weights = read_checkpoint(str(checkpoint))
+    content = load_safely(str(checkpoint))
     inferencer = build_inferencer(cfg, check_device(device))
-    find_backbone(inferencer.model)
+    backbone = find_backbone(inferencer.model)
     with naming_checkpoint(checkpoint):
-        fitted = fit_model(weights, inferencer.model.state_dict()).weights
-    inferencer.model.load_state_dict(fitted, strict=False)
+        load_weights(backbone, content, for_predictions=False)
     return inferencer

@@ -21,9 +21,11 @@ from mmengine.structures import BaseDataElement
 from ..engine.checks import check_device
 from ..engine.config import load_config
 from ..engine.transforms import CheckImage
-from ..weights.loading import naming_checkpoint, read_checkpoint
+from ..weights.applying import load_weights
+from ..weights.formats import unwrap
+from ..weights.loading import load_safely, naming_checkpoint
 from .dataset_info import check_classes, dataset_info, metainfo_of
-from .inferencers import build_inferencer, load_weights, prepare_config
+from .inferencers import build_inferencer, prepare_config
 from .result import Result
 from .sources import Skip, find_sources, is_video, read_video
 
@@ -92,13 +94,15 @@ class Predictor:
         cfg = load_config(str(config), cfg_options)
         self.score_thr = score_thr
         self.is_detector = prepare_config(cfg, config) == 'mmdet'
-        weights = read_checkpoint(str(checkpoint))
+        content = load_safely(str(checkpoint))
+        with naming_checkpoint(checkpoint):
+            unwrap(content)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            self.info = dataset_info(cfg, metainfo_of(str(checkpoint)))
+            self.info = dataset_info(cfg, metainfo_of(content))
         self.inferencer = build_inferencer(cfg, device, self.info)
         model = self.inferencer.model
         with naming_checkpoint(checkpoint):
-            load_weights(model, weights)
+            load_weights(model, content)
             check_classes(model, self.info)
         model.dataset_meta = dict(classes=self.info.classes, palette=self.info.palette)
         self._loader = next(t for t in self.inferencer.pipeline.transforms if type(t).__name__ == 'InferencerLoader')

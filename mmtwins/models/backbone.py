@@ -1,16 +1,14 @@
 """Twins-SVT and Twins-PCPVT as backbones for dense prediction. Tokens stay contiguous (B, H, W, C) from end to end."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..weights.fitting import fit_backbone
+from ..weights.applying import fit_on_load
 from . import fast_path
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .block import TwinsBlock
@@ -109,6 +107,7 @@ class TwinsBackbone(BaseModule):
 
         self.apply(_init_weights)
         self._freeze_stages()
+        fit_on_load(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute multi-scale features.
@@ -167,17 +166,6 @@ class TwinsBackbone(BaseModule):
                 f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
                 f'{self.min_input_side} x {self.min_input_side} pixels; resize or pad it'
             )
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # Every way of loading ends here: init_cfg, load_from, resume, load_state_dict. MMEngine only logs when a
-        # checkpoint does not fit.
-        own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
-        fit = fit_backbone(own, self.state_dict())
-        print_log(fit.summary, logger='current')
-        for warning in fit.warnings:
-            print_log(warning, logger='current', level=logging.WARNING)
-        state_dict.update({prefix + name: value for name, value in fit.weights.items()})
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @MODELS.register_module()

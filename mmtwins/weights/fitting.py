@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from .formats import BLOCK, recognise, rename_final_norm, stage_of, to_native, unwrap
-from .resizing import fit_sr_kernels
+from .converting import rename_final_norm, stage_of, to_native
+from .formats import BLOCK, recognise, strip_wrappers, unwrap
+from .resizing import KernelChange, fit_sr_kernels
 
 CLASSIFICATION_LAYER = re.compile(r'(?<!rpn_)(cls|seg|class|logits|fc_reg)[^.]*(\.\d+)*$')
 AUXILIARY_HEAD = 'auxiliary_head'  # takes part in training only
@@ -16,33 +18,67 @@ LEFT, DROPPED, RENEWED = 'left as initialised', 'dropped', 're-initialised'
 
 
 class Misfit(NamedTuple):
-    """A part of a model or checkpoint, or a layer of it, that only one of the two has, or has in another size."""
+    """A part of a model or checkpoint, or a layer of it, that only one of the two has, or has in another size.
+
+    Args:
+        name: Of the part or layer.
+        action: ``LEFT`` (only the model has it), ``DROPPED`` (only the checkpoint has it) or ``RENEWED``.
+        outputs: Number of outputs in the checkpoint and in the model, if renewed.
+    """
 
     name: str
-    what: str
-    action: str  # LEFT, DROPPED or RENEWED
+    action: str
+    outputs: tuple[int, int] | None = None
 
-    def __str__(self) -> str:
-        return f'{self.name}: {self.what}, {self.action}'
+    @property
+    def what(self) -> str:
+        """What does not fit, in words."""
+        if self.action == LEFT:
+            return 'not in the checkpoint'
+        if self.outputs is None:
+            return 'in the checkpoint, not in the model'
+        given, wanted = self.outputs
+        return f'{given} outputs in the checkpoint, {wanted} in the model (another number of classes)'
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What of a checkpoint is loaded into a model.
+    """What of a checkpoint is loaded into a model; :mod:`mmtwins.weights.reporting` says it in words.
 
     Args:
-        weights: To load.
-        summary: What was recognised and loaded, in one line.
-        warnings: A line each.
+        weights: To load, by the model's own names.
+        format: Recognised format, one of :data:`mmtwins.weights.formats.FORMATS`.
+        kind: ``'backbone'``, ``'ImageNet classifier'`` or ``'whole model'``.
+        num_backbone: Tensors of ``weights`` in the backbone.
+        num_heads: Tensors of ``weights`` beside the backbone.
+        dropped: Number of tensors of the checkpoint that are not loaded, by kind; no kind has none.
+        fresh: Names of the backbone's stage norms that keep their initial values.
+        changes: Sub-sampling kernels of another size.
         misfits: Beside the backbone.
-        num_head_tensors: Tensors among ``weights`` beside the backbone.
     """
 
     weights: dict[str, Tensor]
-    summary: str
-    warnings: list[str]
+    format: str
+    kind: str
+    num_backbone: int
+    num_heads: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
+    changes: tuple[KernelChange, ...] = ()
     misfits: tuple[Misfit, ...] = ()
-    num_head_tensors: int = 0
+
+    def suits(self, expected: Mapping[str, Tensor]) -> bool:
+        """Whether a model with this state dict has a place for every weight."""
+        return all(name in expected and value.shape == expected[name].shape for name, value in self.weights.items())
+
+
+class _Parts(NamedTuple):
+    """A checkpoint taken apart, in native names: its backbone's format, prefix and weights, and what is beside it."""
+
+    format: str
+    prefix: str
+    backbone: dict[str, Tensor]
+    others: dict[str, Tensor]
 
 
 def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Fit:
@@ -57,24 +93,36 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
         expected: State dict of the backbone.
 
     Returns:
-        The weights to load in native names without prefix; a line that says what was recognised and how many tensors
-        are loaded, dropped and left fresh; a warning for each sub-sampling ratio that differs, whose kernels are resized.
+        What is loaded, dropped and left fresh.
 
     Raises:
         ValueError: Nothing fits, or a weight is missing, surplus or of another shape; the first of them are named.
     """
+    return _fit_backbone(_take_apart(state_dict, expected), expected)
+
+
+def _take_apart(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> _Parts:
+    """Find the backbone in a checkpoint; ``expected`` is the model's, for the error message."""
     try:
-        weights = unwrap(state_dict)
+        weights = unwrap(checkpoint)
         fmt = recognise(weights).format
-        whole = to_native(weights)
+        native = to_native(weights)
     except ValueError as error:
         name, value = next(iter(expected.items()))
         raise ValueError(
             f'no weight in the checkpoint fits the backbone, which looks for names and shapes such as {name} '
             f'{tuple(value.shape)}: {error}'
         ) from None
-    prefix = recognise(whole).prefix
-    native = {name.removeprefix(prefix): value for name, value in whole.items() if name.startswith(prefix)}
+    prefix = recognise(native).prefix
+    backbone = {name.removeprefix(prefix): value for name, value in native.items() if name.startswith(prefix)}
+    return _Parts(fmt, prefix, backbone, {name: native[name] for name in native if not name.startswith(prefix)})
+
+
+def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
+    """Fit the backbone; the rest of the checkpoint counts as dropped."""
+    names = {strip_wrappers(name): name for name in expected}
+    expected = {name: expected[own] for name, own in names.items()}
+    native = parts.backbone
     is_classifier = 'head.weight' in native
     last_built, last_stage = max(map(stage_of, expected)), count_stages(native) - 1
     own_norms = {name for name in expected if name.startswith('norm_list.')}
@@ -93,18 +141,22 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
     }
     fresh = set() if given_norms else own_norms
     kept = {name: value for name, value in native.items() if not any(name in names for names in dropped.values())}
-    kept, warnings = fit_sr_kernels(kept, expected)
+    kept, changes = fit_sr_kernels(kept, expected)
     _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
-    counts = {kind: len(names) for kind, names in dropped.items()} | {'heads of the model': len(whole) - len(native)}
-    what = 'whole model' if prefix else 'ImageNet classifier' if is_classifier and not given_norms else 'backbone'
-    names = 'native (official, timm)' if fmt == 'native' else fmt
-    drops = ', '.join(f'{kind} {count}' for kind, count in counts.items() if count)
-    line = (
-        f'Twins checkpoint recognised as {what} in {names} names: {len(kept)} tensors loaded into the backbone, '
-        f'{sum(counts.values())} dropped{f" ({drops})" if drops else ""}, '
-        f'{len(fresh)} left fresh{" (stage norms)" if fresh else ""}'
+    counts = {kind: len(found) for kind, found in dropped.items()} | {'heads of the model': len(parts.others)}
+    return Fit(
+        weights={names[name]: value for name, value in kept.items()},
+        format=parts.format,
+        kind='whole model'
+        if parts.prefix
+        else 'ImageNet classifier'
+        if is_classifier and not given_norms
+        else 'backbone',
+        num_backbone=len(kept),
+        dropped={kind: count for kind, count in counts.items() if count},
+        fresh=tuple(names[name] for name in expected if name in fresh),
+        changes=changes,
     )
-    return Fit(kept, line, warnings)
 
 
 def _check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -149,40 +201,44 @@ def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> 
 
     Args:
         checkpoint: Any public Twins checkpoint, of a backbone, a classifier or a whole dense model.
-        expected: State dict of the model, with one Twins backbone, see :func:`has_one_backbone`.
+        expected: State dict of the model, with one Twins backbone, see :func:`has_one_backbone`, or of a bare one.
 
     Returns:
-        The weights to load, the backbone's still in their own format; a line that says what was recognised; a warning
-        for each part that is left as initialised or dropped, because only one of the two has it or because the number
-        of classes differs.
+        What is loaded, dropped and left fresh, with a misfit for each part that only one of the two has or that has
+        another number of classes.
 
     Raises:
         ValueError: The backbone does not fit, see :func:`fit_backbone`, or a head is another one.
     """
-    weights = unwrap(checkpoint)
-    own = recognise(expected).prefix
-    backbone = {name.removeprefix(own): value for name, value in expected.items() if name.startswith(own)}
-    fit = fit_backbone(weights, backbone)
-    prefix = recognise(weights).prefix
-    if prefix.endswith(own):
-        outer = prefix.removesuffix(own)  # a wrapper's
-        weights = {name.removeprefix(outer): value for name, value in weights.items()}
-    else:
-        weights = {own + name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    heads = {name: value for name, value in expected.items() if not name.startswith(own)}
-    given = {name: value for name, value in weights.items() if not name.startswith(own)}
+    names = {strip_wrappers(name): name for name in expected}
+    own = recognise({name: expected[names[name]] for name in names}).prefix
+    backbone = {name.removeprefix(own): expected[names[name]] for name in names if name.startswith(own)}
+    parts = _take_apart(checkpoint, backbone)
+    fit = _fit_backbone(parts, backbone)
+    heads = {name: expected[names[name]] for name in names if not name.startswith(own)}
+    outer = parts.prefix.removesuffix(own)  # of a wrapper: a teacher, a student, an average
+    given = {}
+    if own and parts.prefix.endswith(own):
+        given = {name.removeprefix(outer): value for name, value in parts.others.items()}
     misfits: list[Misfit] = []
+    left_out: set[str] = set()
     for part in sorted({name.partition('.')[0] for name in {**heads, **given}}):
-        found, left_out = _fit_head(
+        found, names_left = _fit_head(
             part, *({n: v for n, v in d.items() if n.split('.')[0] == part} for d in (given, heads))
         )
         misfits += found
-        weights = {name: value for name, value in weights.items() if name not in left_out}
-    num_head_tensors = sum(name in heads for name in weights)
-    loaded = f'{len(fit.weights)} tensors loaded into the backbone'
-    summary = fit.summary.replace(loaded, f'{loaded} and {num_head_tensors} into the rest of the model')
-    summary = re.sub(r'(, )?heads of the model \d+', '', summary)
-    return Fit(weights, summary, [str(misfit) for misfit in misfits], tuple(misfits), num_head_tensors)
+        left_out |= names_left
+    loaded = {name: value for name, value in given.items() if name in heads and name not in left_out}
+    dropped = {**fit.dropped, 'heads of the model': len(parts.others) - len(loaded)}
+    return replace(
+        fit,
+        weights={names[own + name]: value for name, value in fit.weights.items()}
+        | {names[name]: value for name, value in loaded.items()},
+        num_heads=len(loaded),
+        dropped={kind: count for kind, count in dropped.items() if count},
+        fresh=tuple(names[own + name] for name in fit.fresh),
+        misfits=tuple(misfits),
+    )
 
 
 def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
@@ -198,7 +254,7 @@ def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
     for misfit in fit.misfits:
         if misfit.action == DROPPED or misfit.name.startswith(AUXILIARY_HEAD):
             continue
-        is_bare = misfit.action == LEFT and not fit.num_head_tensors
+        is_bare = misfit.action == LEFT and not fit.num_heads
         if not (is_bare and allow_bare_backbone):
             remedy = 'give that of a whole model' if is_bare else 'give the config it was trained with'
             raise ValueError(f'{misfit.name}: {misfit.what}: {remedy}')
@@ -207,9 +263,9 @@ def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
 def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[list[Misfit], set[str]]:
     """Misfits of one part of a model beside its backbone, and the names in ``given`` that are not to be loaded."""
     if not given:
-        return [Misfit(part, 'not in the checkpoint', LEFT)], set()
+        return [Misfit(part, LEFT)], set()
     if not expected:
-        return [Misfit(part, 'in the checkpoint, not in the model', DROPPED)], set(given)
+        return [Misfit(part, DROPPED)], set(given)
     shapes, wanted = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (given, expected))
     wrong = sorted(name for name in wanted | shapes if shapes.get(name) != wanted.get(name))
     wrong = [name for name in wrong if not name.endswith('num_batches_tracked')]
@@ -231,17 +287,30 @@ def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Ten
             "To take the backbone only, name the checkpoint in the backbone's init_cfg"
         )
     layers = {name.rpartition('.')[0]: name for name in resized}
-    misfits = [
-        Misfit(
-            layer,
-            f'{shapes[name][0]} outputs in the checkpoint, {wanted[name][0]} in the model (another number of classes)',
-            RENEWED,
-        )
-        for layer, name in layers.items()
-    ]
+    misfits = [Misfit(layer, RENEWED, (shapes[name][0], wanted[name][0])) for layer, name in layers.items()]
     return misfits, set(resized)
 
 
 def has_one_backbone(expected: Mapping[str, Tensor]) -> bool:
     """Whether a model has one Twins backbone, and not several (a student and a teacher) or another one."""
-    return len({m[1] for m in map(BLOCK.match, expected) if m and f'{m[1]}patch_embeds.0.proj.weight' in expected}) == 1
+    names = {strip_wrappers(name) for name in expected}
+    return len({m[1] for m in map(BLOCK.match, names) if m and f'{m[1]}patch_embeds.0.proj.weight' in names}) == 1
+
+
+def check_values(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no training gives.
+
+    Args:
+        weights: Read from a file, by the model's names.
+        expected: State dict of the model.
+
+    Raises:
+        ValueError: A weight is infinite, no number or an integer; the first is named.
+    """
+    for name, value in weights.items():
+        if not expected[name].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            raise ValueError(f'{name} holds {str(value.dtype).removeprefix("torch.")} numbers, a weight has fractions')
+        if not torch.isfinite(value).all():
+            raise ValueError(f'{name} holds numbers that are not finite (NaN or infinity): take an earlier checkpoint')

@@ -11,8 +11,9 @@ import pickle
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ except ImportError:  # NumPy 1
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
 CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
+_kept: dict[str, Any] = {}  # of keep_for_next_read
 FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
 
 
@@ -91,12 +93,36 @@ def load_safely(path: str) -> Any:
         ) from None
 
 
+def keep_for_next_read(checkpoints: Mapping[str, Any]) -> None:
+    """Hand checkpoints that were read already to whoever reads them next through ``CheckpointLoader``.
+
+    Args:
+        checkpoints: By path. Each is handed out once; those of an earlier call are forgotten.
+    """
+    _kept.clear()
+    _kept.update(checkpoints)
+
+
+def _register(prefixes: str | tuple[str, ...] | list[str]) -> Callable[[Callable], Callable]:
+    """Make a function MMEngine's loader of a scheme, for what is not kept already."""
+
+    def register(load: Callable) -> Callable:
+        @wraps(load)
+        def load_unless_kept(filename: str, *args: Any, **kwargs: Any) -> Any:
+            return _kept.pop(filename) if filename in _kept else load(filename, *args, **kwargs)
+
+        CheckpointLoader.register_scheme(prefixes, load_unless_kept, force=True)
+        return load
+
+    return register
+
+
 def is_remote(path: str) -> bool:
     """Whether a checkpoint is named by a URL or a reference to a hub."""
     return '://' in str(path) or str(path).startswith(HUB_SCHEMES)
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
+@_register('')
 def load_from_file(filename: str, map_location: Any = None) -> Any:
     """Load a local file: .safetensors, or what ``torch.save`` wrote.
 
@@ -111,7 +137,7 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     return _read_file(path, map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+@_register(('http://', 'https://'))
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Fetch a URL into torch's cache and load the file as weights only; raises OSError, and as :func:`load_from_file`.
 
@@ -120,13 +146,13 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     return _read_file(_fetch(filename), map_location, is_remote=True)
 
 
-@CheckpointLoader.register_scheme(prefixes=('modelzoo://', 'torchvision://'), force=True)
+@_register(('modelzoo://', 'torchvision://'))
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
     """Load ``torchvision://NAME``, see :func:`load_from_http`."""
     return load_from_http(_look_up(filename, mmengine_checkpoint.get_torchvision_models()), map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), force=True)
+@_register(('open-mmlab://', 'openmmlab://'))
 def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     """Load ``open-mmlab://NAME`` from a URL or a file in MMEngine's home folder, see :func:`load_from_http`."""
     models = mmengine_checkpoint.get_external_models()
@@ -137,21 +163,21 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     return load_from_file(str(Path(mmengine_checkpoint._get_mmengine_home()) / location), map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes='mmcls://', force=True)
+@_register('mmcls://')
 def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
     """Load the backbone of ``mmcls://NAME``, see :func:`load_from_http`."""
     checkpoint = load_from_http(_look_up(filename, mmengine_checkpoint.get_mmcls_models()), map_location)
     return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
 
 
-@CheckpointLoader.register_scheme(prefixes=[r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], force=True)
+@_register([r'(\S+\:)?s3://', r'(\S+\:)?petrel://'])
 def load_from_ceph(filename: str, map_location: Any = None, backend: str = 'petrel') -> Any:
     """Load from an object store through MMEngine's file backend, as weights only."""
     content = get_file_backend(filename, backend_args={'backend': backend}).get(filename)
     return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
 
 
-@CheckpointLoader.register_scheme(prefixes='pavi://', force=True)
+@_register('pavi://')
 def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     """Load from SenseTime's model cloud, as weights only; raises ImportError without its package."""
     try:
@@ -165,7 +191,7 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
         return _read_file(path, map_location, is_remote=True)
 
 
-@CheckpointLoader.register_scheme(prefixes=HUB_SCHEMES, force=True)
+@_register(HUB_SCHEMES)
 def load_from_hub(filename: str, map_location: Any = None) -> Any:
     """Load ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` from the Hugging Face hub or its local cache.
 

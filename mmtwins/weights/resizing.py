@@ -1,9 +1,27 @@
 """Weights for another sub-sampling ratio: pure functions from tensors to tensors."""
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class KernelChange(NamedTuple):
+    """How sub-sampling kernels of a checkpoint were fitted to a backbone.
+
+    Args:
+        old: Sub-sampling ratio in the checkpoint, in tokens; 1 is without a kernel.
+        new: Sub-sampling ratio in the backbone, in tokens.
+        action: ``'resized'``, ``'started as means'`` or ``'dropped'``.
+        count: Number of kernels.
+    """
+
+    old: int
+    new: int
+    action: str
+    count: int
 
 
 def resize_sr_kernel(weight: Tensor, ratio: int) -> Tensor:
@@ -32,7 +50,7 @@ def resize_sr_kernel(weight: Tensor, ratio: int) -> Tensor:
 
 def fit_sr_kernels(
     state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> tuple[dict[str, Tensor], tuple[KernelChange, ...]]:
     """Fit the GSA sub-sampling of a checkpoint to a backbone with other ``sr_ratios``.
 
     A kernel of another size is resized, see :func:`resize_sr_kernel`. Where only the backbone sub-samples, the mean over
@@ -44,9 +62,10 @@ def fit_sr_kernels(
         expected: The backbone's own weights by the same names, for their shapes.
 
     Returns:
-        The fitted state dict, and a line for each ratio that changed, empty where nothing did.
+        The fitted state dict, and what was changed, empty where nothing was.
     """
-    fitted, changes = dict(state_dict), {}
+    fitted = dict(state_dict)
+    changes: Counter[tuple[int, int, str]] = Counter()
     blocks = {name.removesuffix('kv.weight') for name in expected if name.endswith('.attn.kv.weight')}
     for block in sorted(name for name in blocks if f'{name}kv.weight' in state_dict):
         old, new = (weights.get(f'{block}sr.weight') for weights in (state_dict, expected))
@@ -58,7 +77,7 @@ def fit_sr_kernels(
         if new is None:
             for name in ('sr.weight', 'sr.bias', 'norm.weight', 'norm.bias'):
                 fitted.pop(f'{block}{name}', None)
-            what = 'dropped'
+            action = 'dropped'
         elif old is None:
             like = state_dict[f'{block}kv.weight']
             dim = new.shape[0]
@@ -66,17 +85,11 @@ def fit_sr_kernels(
             fitted[f'{block}sr.weight'] = mean.expand(-1, -1, new_ratio, new_ratio).contiguous()
             fitted[f'{block}norm.weight'] = like.new_ones(dim)
             fitted[f'{block}sr.bias'], fitted[f'{block}norm.bias'] = like.new_zeros(dim), like.new_zeros(dim)
-            what = 'started as means'
+            action = 'started as means'
         elif old.shape[:2] == new.shape[:2]:
             fitted[f'{block}sr.weight'] = resize_sr_kernel(old, new_ratio)
-            what = 'resized'
+            action = 'resized'
         else:
             continue  # another architecture, which is for the check of shapes to say
-        change = (old_ratio, new_ratio, what)
-        changes[change] = changes.get(change, 0) + 1
-    lines = [
-        f'{count} GSA sub-sampling kernels {what}, sr_ratio {old} in the checkpoint and {new} in the backbone: fine-tune '
-        'before use'
-        for (old, new, what), count in changes.items()
-    ]
-    return fitted, lines
+        changes[old_ratio, new_ratio, action] += 1
+    return fitted, tuple(KernelChange(*change, count) for change, count in changes.items())

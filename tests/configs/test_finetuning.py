@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmtwins.engine.checks import check_checkpoints
 from mmtwins.engine.config import load_config
-from mmtwins.weights.formats import from_native
+from mmtwins.weights.converting import from_native
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -182,7 +182,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     result = call_tool('train.py', config, *options(*settings, short))
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
-    assert 'recognised as backbone in mmseg names' in output
+    assert 'recognised as whole model in mmseg names' in output
     line = (
         f'decode_head.conv_seg: 150 outputs in the checkpoint, {len(cfg.classes)} in the model (another number of '
         'classes), re-initialised'
@@ -216,7 +216,7 @@ def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
     result = call_tool('train.py', config, *options(*settings, short))
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
-    assert 'recognised as backbone in native (official, timm) names' in output
+    assert 'recognised as whole model in native (official, timm) names' in output
     heads = {'bbox_head.fc_cls': (81, len(cfg.classes) + 1), 'bbox_head.fc_reg': (320, 4 * len(cfg.classes))}
     heads['mask_head.conv_logits'] = (80, len(cfg.classes))
     for layer, (theirs, ours) in heads.items():

@@ -14,7 +14,7 @@ from mmtwins import TwinsSVTBackbone
 from mmtwins.engine.config import load_config
 from mmtwins.engine.hooks import CheckBatchSizeHook
 from mmtwins.engine.runner import build_runner
-from mmtwins.weights.formats import from_native
+from mmtwins.weights.converting import from_native
 
 FPN = Path(__file__).parents[2] / 'configs' / 'ade20k' / 'fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py'
 BACKBONE = dict(

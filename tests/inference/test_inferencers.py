@@ -54,7 +54,7 @@ def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
 
 def test_any_public_checkpoint(toy_checkpoints, tmp_path):
     """A backbone alone, in mmseg's own names: attention needs no heads."""
-    from mmtwins.weights.formats import from_native
+    from mmtwins.weights.converting import from_native
 
     weights = torch.load(toy_checkpoints['mmseg'])['state_dict']
     backbone = {

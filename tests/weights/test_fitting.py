@@ -1,46 +1,18 @@
 """What of a checkpoint fits a backbone or a whole model, what is dropped or left fresh, and what is refused."""
 
-import copy
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
-from tiny import LAST_NORM_ONLY, TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
+from tiny import TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
 from torch import nn
-from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.models.backbone import TwinsBackbone
-from mmtwins.weights.fitting import check_heads, fit_backbone, fit_model, has_one_backbone
-from mmtwins.weights.formats import FORMATS, from_native, to_native
-
-
-@pytest.mark.parametrize(
-    ('fmt', 'names'), [('native', 'native (official, timm)'), ('mmseg', 'mmseg'), ('mmpretrain', 'mmpretrain')]
-)
-def test_one_line_says_what_was_loaded(fmt: str, names: str, capfd) -> None:
-    MMLogger.get_instance(f'line_{fmt}')  # MMEngine's current logger, on the stream captured here
-    model = make_tiny()
-    model.load_state_dict(from_native(tiny_classifier(), fmt), strict=False)
-    (line,) = [line for line in capfd.readouterr().out.splitlines() if 'Twins checkpoint' in line]
-    assert line.endswith(
-        f'Twins checkpoint recognised as ImageNet classifier in {names} names: {len(model.state_dict()) - 8} tensors '
-        'loaded into the backbone, 4 dropped (head 2, final norm 2), 8 left fresh (stage norms)'
-    )
-
-
-def test_line_for_a_whole_model_and_for_fewer_stages() -> None:
-    weights = {f'backbone.{k}': v for k, v in random_weights(make_tiny()).items()} | {'decode_head.a': torch.zeros(1)}
-    fit = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
-    kept, line = fit.weights, fit.summary
-    assert all(name.split('.')[1] in '01' for name in kept)
-    later = len(weights) - 1 - len(kept)
-    assert line.endswith(
-        f'as whole model in native (official, timm) names: {len(kept)} tensors loaded into the backbone, {later + 1} '
-        f'dropped (stages not built {later}, heads of the model 1), 0 left fresh'
-    )
+from mmtwins.weights.converting import from_native, to_native
+from mmtwins.weights.fitting import check_heads, check_values, fit_backbone, fit_model, has_one_backbone
+from mmtwins.weights.formats import FORMATS
+from mmtwins.weights.reporting import list_warnings
 
 
 @pytest.mark.parametrize('family', [TwinsSVTBackbone, TwinsPCPVTBackbone])
@@ -50,107 +22,108 @@ def test_whole_models_of_the_public_code_hold_an_unused_classifier(family: type[
     whole = {f'backbone.{k}': v for k, v in native.items()} | {'decode_head.a': torch.zeros(1)}
     assert_equal(to_native(whole), whole)
     fit = fit_backbone(whole, make_tiny(family).state_dict())
-    kept, line = fit.weights, fit.summary
-    assert kept.keys() == make_tiny(family).state_dict().keys()
-    assert 'as whole model' in line
-    assert '4 dropped (head 1, final norm 2, heads of the model 1), 0 left fresh' in line
-    assert 'as backbone' in fit_backbone(native, make_tiny(family).state_dict()).summary or family is TwinsPCPVTBackbone
+    assert fit.weights.keys() == make_tiny(family).state_dict().keys()
+    assert fit.kind == 'whole model'
+    assert fit.dropped == {'head': 1, 'final norm': 2, 'heads of the model': 1}
+    assert not fit.fresh
+    bare = fit_backbone(native, make_tiny(family).state_dict())
+    assert bare.kind == ('backbone' if family is TwinsSVTBackbone else 'ImageNet classifier')
 
 
-def test_final_norm_of_a_classifier_goes_where_a_backbone_has_one() -> None:
-    classifier = tiny_classifier()
-    for fmt in FORMATS:
-        model = make_tiny(norm_after_stage=LAST_NORM_ONLY)
-        assert not model.load_state_dict(from_native(classifier, fmt), strict=False).missing_keys
-        assert torch.equal(model.norm_list[3].weight, classifier['norm.weight'])
-        dense = make_tiny()
-        missing, unexpected = dense.load_state_dict(from_native(classifier, fmt), strict=False)
-        assert {name.split('.')[0] for name in missing} == {'norm_list'}
-        assert not unexpected
-        assert (dense.norm_list[3].weight == 1).all()
-        make_tiny(norm_after_stage=False).load_state_dict(from_native(classifier, fmt))
-
-
-WRONG = 'not every weight in the checkpoint fits the backbone: '
-
-
-@pytest.mark.parametrize('fmt', FORMATS)
-@pytest.mark.parametrize('is_strict', [True, False])
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (lambda w: w.pop('blocks.2.1.mlp.fc1.bias'), r'blocks\.2\.1\.mlp\.fc1\.bias is missing in the checkpoint, \(48,\)'),
-        (lambda w: w.update({'blocks.2.7.norm1.bias': torch.zeros(24)}), r'blocks\.2\.7\.norm1\.bias is \(24,\).*not there'),
-        (lambda w: w.update({'pos_block.1.proj.0.bias': torch.zeros(3)}), r'0\.bias is \(3,\) in the checkpoint, \(16,\)'),
-        (lambda w: w.pop('norm_list.1.weight'), r'norm_list\.1\.weight is missing'),
-    ],
-)  # fmt: skip
-def test_missing_surplus_and_misshapen_weights_are_refused(change, message: str, is_strict: bool, fmt: str) -> None:
-    weights = random_weights(make_tiny())
-    change(weights)
-    model = make_tiny()
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match=f'{WRONG}.*{message}'):
-        model.load_state_dict(from_native(weights, fmt), strict=is_strict)
-    assert_equal(model.state_dict(), before)
+def test_stages_that_are_not_built_are_dropped() -> None:
+    weights = {f'backbone.{k}': v for k, v in random_weights(make_tiny()).items()} | {'decode_head.a': torch.zeros(1)}
+    fit = fit_backbone({'state_dict': weights}, make_tiny(out_indices=(0, 1)).state_dict())
+    assert all(name.split('.')[1] in '01' for name in fit.weights)
+    assert fit.num_backbone == len(fit.weights)
+    assert fit.dropped == {'stages not built': len(weights) - 1 - len(fit.weights), 'heads of the model': 1}
 
 
 def test_another_architecture_is_refused_with_both() -> None:
-    deeper = make_tiny(arch=dict(TINY, depths=(2, 2, 5, 2)))
+    deeper = make_tiny(arch=dict(TINY, depths=(2, 2, 5, 2))).state_dict()
     with pytest.raises(
         ValueError,
         match=r'blocks\.2\.3\.norm1\.weight is missing.*and \d+ more\. The checkpoint holds SVT with embed_dims '
         r'\(8, 16, 24, 32\) and depths \(2, 2, 3, 2\), the backbone is SVT .* \(2, 2, 5, 2\)',
     ):
-        deeper.load_state_dict(random_weights(make_tiny()))
+        fit_backbone(random_weights(make_tiny()), deeper)
     with pytest.raises(ValueError, match=r'holds PCPVT.*the backbone is SVT'):
-        make_tiny().load_state_dict(random_weights(make_tiny(TwinsPCPVTBackbone)))
+        fit_backbone(random_weights(make_tiny(TwinsPCPVTBackbone)), make_tiny().state_dict())
     with pytest.raises(ValueError, match=r'qkv\.bias is \(24,\) in the checkpoint, not there'):
-        make_tiny(qkv_bias=False).load_state_dict(random_weights(make_tiny()))
+        fit_backbone(random_weights(make_tiny()), make_tiny(qkv_bias=False).state_dict())
     with pytest.raises(ValueError, match=r'norm_list.0.weight is \(8,\) in the checkpoint, not there'):
-        make_tiny(norm_after_stage=False).load_state_dict(random_weights(make_tiny()))
+        fit_backbone(random_weights(make_tiny()), make_tiny(norm_after_stage=False).state_dict())
     with pytest.raises(ValueError, match='no weight in the checkpoint fits the backbone'):
-        make_tiny().load_state_dict({})
-
-
-def test_other_sub_sampling_ratios_resize_kernels_with_a_warning(capfd) -> None:
-    MMLogger.get_instance('other_ratios')
-    weights = random_weights(make_tiny())
-    model = make_tiny(sr_ratios=(4, 4, 1, 2), window_sizes=(5, 9, 16, 3))
-    assert not model.load_state_dict(weights).missing_keys
-    output = capfd.readouterr()
-    assert (output.out + output.err).count('WARNING') == 3
-    assert (
-        '1 GSA sub-sampling kernels resized, sr_ratio 8 in the checkpoint and 4 in the backbone'
-        in output.out + output.err
-    )
-    old, new = weights['blocks.0.1.attn.sr.weight'], model.blocks[0][1].attn.sr.weight
-    assert_close(new.sum(dim=(2, 3)), old.sum(dim=(2, 3)))
-    assert torch.equal(model.blocks[1][1].attn.sr.weight, weights['blocks.1.1.attn.sr.weight'])
+        fit_backbone({}, make_tiny().state_dict())
 
 
 @pytest.mark.parametrize('fmt', FORMATS)
 def test_whole_model_keeps_its_heads(fmt: str) -> None:
     source, target = random_weights(Dense()), Dense()
     fit = fit_model({'state_dict': from_native(source, fmt)}, target.state_dict())
-    weights, lines = fit.weights, fit.warnings
+    weights, lines = fit.weights, list_warnings(fit)
     assert lines == []
     target.load_state_dict(weights)
     assert_equal(target.state_dict(), source)
 
 
-def test_wrapped_whole_models_are_unwrapped() -> None:
-    source, target = random_weights(Dense()), Dense()
-    for outer in ('module.', 'model.'):
-        weights = fit_model({outer + name: value for name, value in source.items()}, target.state_dict()).weights
-        assert_equal(weights, source)
+@pytest.mark.parametrize('outer', ['module.', 'model.', '_orig_mod.', 'ema.', 'module.ema.', 'student.module.'])
+@pytest.mark.parametrize('inner', ['', '_orig_mod.', 'module._orig_mod.'])
+@pytest.mark.parametrize('own', ['', '_orig_mod.'])
+def test_wrapped_whole_models_keep_their_heads(outer: str, inner: str, own: str) -> None:
+    """Around the whole model, around its backbone alone, and around the backbone that they are loaded into."""
+
+    def wrap(name: str, prefix: str, middle: str) -> str:
+        return prefix + name.replace('backbone.', f'backbone.{middle}')
+
+    source = random_weights(Dense())
+    given = {wrap(name, outer, inner): value for name, value in source.items()}
+    fit = fit_model(given, {wrap(name, '', own): value for name, value in Dense().state_dict().items()})
+    assert_equal(fit.weights, {wrap(name, '', own): value for name, value in source.items()})
+    assert not fit.misfits
+    assert not fit.dropped
+    assert fit.num_heads == 4
+
+
+@pytest.mark.parametrize('outer', ['module.', 'ema.', 'backbone.', 'module.backbone._orig_mod.', 'model.student.'])
+def test_wrapped_backbones_are_found(outer: str) -> None:
+    source, model = random_weights(make_tiny()), Dense()
+    given = {outer + name: value for name, value in source.items()}
+    assert_equal(fit_backbone(given, make_tiny().state_dict()).weights, source)
+    assert_equal(fit_model(given, make_tiny().state_dict()).weights, source)
+    fit = fit_model(given, model.state_dict())
+    assert_equal(fit.weights, {f'backbone.{name}': value for name, value in source.items()})
+    assert [(misfit.name, misfit.action) for misfit in fit.misfits] == [('decode_head', 'left as initialised')]
+
+
+def test_a_count_of_batches_may_be_missing_or_surplus() -> None:
+    with_norm, without = Dense(neck=nn.BatchNorm2d(3)), Dense(neck=nn.BatchNorm2d(3))
+    given = random_weights(with_norm)
+    del given['neck.num_batches_tracked']
+    assert fit_model(given, without.state_dict()).weights.keys() == given.keys()
+    expected = {k: v for k, v in without.state_dict().items() if not k.endswith('num_batches_tracked')}
+    fit = fit_model(random_weights(with_norm), expected)
+    assert fit.weights.keys() == expected.keys()
+    assert fit.dropped == {'heads of the model': 1}
+
+
+def test_weights_that_no_training_gives_are_refused_by_name() -> None:
+    expected = make_tiny().state_dict() | {'neck.num_batches_tracked': torch.tensor(0)}
+    weights = random_weights(make_tiny()) | {'neck.num_batches_tracked': torch.tensor(7)}
+    check_values(weights, expected)
+    check_values({name: value.half() for name, value in weights.items()}, expected)
+    name = 'blocks.1.0.mlp.fc1.bias'
+    for bad in (float('nan'), float('inf')):
+        with pytest.raises(ValueError, match=rf'{name} holds numbers that are not finite'):
+            check_values({**weights, name: torch.full((32,), bad)}, expected)
+    with pytest.raises(ValueError, match=rf'{name} holds int64 numbers'):
+        check_values({**weights, name: torch.zeros(32, dtype=torch.int64)}, expected)
 
 
 def test_another_number_of_classes_keeps_all_but_the_last_layer() -> None:
     source, target = random_weights(Dense(num_classes=150)), Dense(num_classes=7)
     initial = target.decode_head['conv_seg'].weight.clone()
     fit = fit_model(source, target.state_dict())
-    weights, lines = fit.weights, fit.warnings
+    weights, lines = fit.weights, list_warnings(fit)
     assert lines == [
         'decode_head.conv_seg: 150 outputs in the checkpoint, 7 in the model (another number of classes), re-initialised'
     ]
@@ -164,7 +137,7 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
     source = random_weights(Dense(auxiliary_head=nn.Linear(2, 2)))
     target = Dense(neck=nn.Linear(3, 3))
     fit = fit_model(source, target.state_dict())
-    weights, lines = fit.weights, fit.warnings
+    weights, lines = fit.weights, list_warnings(fit)
     assert lines == [
         'auxiliary_head: in the checkpoint, not in the model, dropped',
         'neck: not in the checkpoint, left as initialised',
@@ -173,7 +146,7 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
     for fmt in FORMATS:  # a bare backbone or classifier
         for bare in (random_weights(target.backbone), tiny_classifier()):
             fit = fit_model(from_native(bare, fmt), target.state_dict())
-            weights, lines = fit.weights, fit.warnings
+            weights, lines = fit.weights, list_warnings(fit)
             expected = [f'{part}: not in the checkpoint, left as initialised' for part in ('decode_head', 'neck')]
             assert [line for line in lines if not line.startswith('head: ')] == expected
             assert not target.load_state_dict(weights, strict=False).unexpected_keys
@@ -216,18 +189,6 @@ def test_predictions_need_heads_unless_a_bare_backbone_is_allowed() -> None:
 
 
 @pytest.mark.parametrize('fmt', FORMATS)
-def test_init_cfg_takes_any_format_with_and_without_prefix(fmt: str, tmp_path: Path) -> None:
-    source = random_weights(Dense())
-    torch.save({'state_dict': from_native(source, fmt)}, tmp_path / 'whole.pth')
-    for prefix in (None, 'backbone.'):
-        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'whole.pth'), prefix=prefix)
-        model = make_tiny(init_cfg=init_cfg)
-        model.init_weights()
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, source[f'backbone.{name}']), name
-
-
-@pytest.mark.parametrize('fmt', FORMATS)
 def test_every_missing_truncated_or_scalar_tensor_is_refused(fmt: str) -> None:
     weights, expected = from_native(random_weights(make_tiny()), fmt), make_tiny().state_dict()
     for name, value in weights.items():
@@ -259,17 +220,6 @@ def test_non_square_kernels_are_refused() -> None:
         ValueError, match=r'sr\.weight is \(8, 8, 8, 4\) in the checkpoint, \(8, 8, 8, 8\) in the backbone'
     ):
         fit_backbone(weights, make_tiny().state_dict())
-
-
-def test_summary_counts_the_rest_of_the_model() -> None:
-    source = from_native(random_weights(Dense(auxiliary_head=nn.Linear(2, 2))), 'mmseg')
-    fit = fit_model(source, Dense().state_dict())
-    summary, warnings = fit.summary, fit.warnings
-    assert (
-        'as whole model in mmseg names: 160 tensors loaded into the backbone and 4 into the rest of the model'
-        in summary
-    )
-    assert warnings == ['auxiliary_head: in the checkpoint, not in the model, dropped']
 
 
 def test_only_classification_layers_may_differ() -> None:

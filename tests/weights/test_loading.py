@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.weights import loading
-from mmtwins.weights.loading import load_from_hub, read_checkpoint
+from mmtwins.weights.loading import keep_for_next_read, load_from_hub, read_checkpoint
 
 TINY = dict(
     arch=dict(embed_dims=(8, 16), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(2, 2)),
@@ -172,6 +172,19 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, weights: dict[str, 
             CheckpointLoader.load_checkpoint(str(tmp_path / f'absent.{suffix}'))
 
 
+def test_what_was_read_is_handed_out_once(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    path = str(tmp_path / 'a.pth')
+    torch.save(weights, path)
+    kept = {'state_dict': {}}
+    keep_for_next_read({path: kept, 'http://nowhere/a.pth': kept})
+    assert CheckpointLoader.load_checkpoint(path) is kept
+    assert CheckpointLoader.load_checkpoint('http://nowhere/a.pth') is kept
+    assert_equal(CheckpointLoader.load_checkpoint(path), weights)
+    keep_for_next_read({path: kept})
+    keep_for_next_read({})
+    assert_equal(CheckpointLoader.load_checkpoint(path), weights)
+
+
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch) -> Iterator[tuple[Path, str]]:
     """A folder and its URL; what is fetched from it is kept in a cache of the test's own."""
@@ -256,9 +269,10 @@ def test_hostile_urls_run_nothing_through_mmengine_and_mmseg(hostile: str, tmp_p
     from mmengine.runner import load_checkpoint
 
     model = TwinsSVTBackbone(**TINY, init_cfg=dict(type='Pretrained', checkpoint=hostile))
-    for load in (model.init_weights, lambda: load_checkpoint(model, hostile)):
-        with pytest.raises(pickle.UnpicklingError):
-            load()
+    with pytest.raises(ValueError, match='is refused'):
+        model.init_weights()
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(model, hostile)
 
 
 TOY_CONFIG = Path(__file__).parents[2] / 'configs/toy/upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
@@ -268,10 +282,10 @@ TOY_CONFIG = Path(__file__).parents[2] / 'configs/toy/upernet_twins-svt-toy_1xb8
     'command',
     [
         'train CONFIG --cfg-options load_from=URL',
-        'train CONFIG --resume --cfg-options load_from=URL',
+        'train CONFIG --resume URL',
         'train CONFIG --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=URL',
         'test CONFIG URL',
-        'infer CONFIG URL IMAGE',
+        'infer CONFIG URL IMAGE --out out',
         'convert_checkpoint URL out.pth --to timm',
         'export_onnx CONFIG URL out.onnx',
         'app CONFIG URL',
