@@ -96,23 +96,26 @@ def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
 
 
 def parts_section(task: Task, parts: Mapping[str, float]) -> Section:
-    """Show time by class of module and its share of the whole.
+    """Show time by operator and its share of the whole.
 
     Args:
         task: What was measured.
-        parts: Seconds by class of module.
+        parts: Seconds by operator, the longest first.
 
     Returns:
         The table.
     """
-    titles = ['modules, without those inside', 'ms', 'share']
+    titles = ['operator', 'ms', 'share']
     return Section(task, 'where the time of mmtwins goes', titles, parts_rows(parts))
 
 
 def parts_rows(parts: Mapping[str, float]) -> list[list[str]]:
-    """The cells of :func:`parts_section`."""
+    """The cells of :func:`parts_section`; operators below a hundredth of the whole share one row."""
     whole = sum(parts.values())
-    return [[name, f'{seconds * 1e3:.1f}', f'{seconds / whole:.2f}'] for name, seconds in parts.items()]
+    shown = {name: seconds for name, seconds in parts.items() if seconds >= 0.01 * whole}
+    if len(shown) < len(parts):
+        shown['all others'] = whole - sum(shown.values())
+    return [[name, f'{seconds * 1e3:.1f}', f'{seconds / whole:.2f}'] for name, seconds in shown.items()]
 
 
 def to_json(

@@ -56,7 +56,7 @@ def run_tasks(
         if fitting and with_time:
             measured.timings.append(measure_time(task, fitting, rounds))
             show(time_section(*measured.timings[-1]))
-        if with_profile and task.work == 'inference' and 'mmtwins' in fitting:
+        if with_profile and 'mmtwins' in fitting:
             measured.profiles.append((task, measure_parts(task, rounds)))
             show(parts_section(*measured.profiles[-1]))
     return measured

@@ -26,6 +26,8 @@ def test_what_does_not_fit_is_said() -> None:
 def test_shares_of_parts_add_up() -> None:
     rows = report.parts_rows({'Conv2d': 0.003, 'LayerNorm': 0.001})
     assert rows == [['Conv2d', '3.0', '0.75'], ['LayerNorm', '1.0', '0.25']]
+    rows = report.parts_rows({'a': 0.6, 'b': 0.394, 'c': 0.004, 'd': 0.002})
+    assert rows == [['a', '600.0', '0.60'], ['b', '394.0', '0.39'], ['all others', '6.0', '0.01']]
 
 
 def test_pages_and_json_have_everything() -> None:
