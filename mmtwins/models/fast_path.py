@@ -169,9 +169,16 @@ def run_block(block: nn.Module, x: Tensor) -> Tensor:
     attended = attend(attn, block.norm1(x))
 
     def add_branches(x: Tensor, attended: Tensor) -> Tensor:
-        x = x + drop_path(attended)
-        return x + drop_path(fast_ops.run_mlp(mlp, norm2(x), saves_memory=_saves_memory.get()))
+        x = _add_branch(x, attended, drop_path)
+        return _add_branch(x, fast_ops.run_mlp(mlp, norm2(x), saves_memory=_saves_memory.get()), drop_path)
 
     if torch.is_grad_enabled() or (drop_path.training and drop_path.rate):
         return add_branches(x, attended)  # drop path draws once per sample, not once per band
     return fast_ops.in_bands(add_branches, x, attended, num_channels=mlp.fc1.out_features)
+
+
+def _add_branch(x: Tensor, branch: Tensor, drop_path: DropPath) -> Tensor:
+    """``x + drop_path(branch)`` in one pass over memory."""
+    if drop_path.training and drop_path.rate:
+        return torch.addcmul(x, branch, drop_path.draw(branch))
+    return x + branch

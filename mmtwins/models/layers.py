@@ -47,8 +47,12 @@ class DropPath(nn.Module):
         """(B, ...) -> (B, ...)."""
         if self.rate == 0.0 or not self.training:
             return x
+        return x * self.draw(x)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Draw the factor of each sample, 0 or 1 / (1 - rate): (B, ...) -> (B, 1, ...)."""
         survives = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
-        return x * survives.div_(1 - self.rate)
+        return survives.div_(1 - self.rate)
 
     def extra_repr(self) -> str:
         return f'rate={self.rate:.3f}'
