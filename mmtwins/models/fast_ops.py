@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import Mlp
-from .windows import Region, padding_attends, window_regions
+from .windows import Region, merge_windows, padding_attends, partition_windows, window_regions
 
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
 CHUNK_ELEMENTS = 2**19  # minimum attention weights per thread in a chunk: 2 MiB in float32
@@ -125,6 +125,11 @@ def _as_map(x: Tensor) -> Tensor:
     return x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
 
 
+def _as_rows(x: Tensor) -> Tensor:
+    """(..., C) -> (N, C); not ``flatten``, which the vmap of ``is_grads_batched`` lacks."""
+    return x.reshape(-1, x.shape[-1])
+
+
 class GeluLinear(torch.autograd.Function):
     """``F.linear(F.gelu(x), weight, bias)`` that keeps x alone for the gradient; can be differentiated twice."""
 
@@ -141,9 +146,9 @@ class GeluLinear(torch.autograd.Function):
         if runs_on_onednn(x, weight):
             grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad)).view(weight.shape)
         else:
-            grad_weight = (grad.flatten(0, -2).T @ gelu.flatten(0, -2)).to(weight.dtype)
+            grad_weight = (_as_rows(grad).T @ _as_rows(gelu)).to(weight.dtype)
         grad_x = torch.ops.aten.gelu_backward(linear(grad, weight.T.to(grad.dtype)), x)
-        grad_bias = grad.flatten(0, -2).sum(0).to(weight.dtype) if ctx.has_bias else None
+        grad_bias = _as_rows(grad).sum(0).to(weight.dtype) if ctx.has_bias else None
         return grad_x, grad_weight, grad_bias
 
 
@@ -251,6 +256,11 @@ def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Seq
     return x
 
 
+def _is_transformed(grad: Tensor) -> bool:
+    """Whether a gradient is taken inside ``vmap`` or the like, which lack rules for functions such as those below."""
+    return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
 class OrderByWindow(torch.autograd.Function):
     """(B, H, W, C) to tokens (B * H * W, C), region after region and window after window, in one pass over memory.
 
@@ -265,6 +275,9 @@ class OrderByWindow(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         parts = grad.split([ctx.shape[0] * region.num_tokens for region in ctx.regions])
+        if _is_transformed(grad):
+            windows = [p.view(-1, r.side_h * r.side_w, p.shape[1]) for p, r in zip(parts, ctx.regions, strict=True)]
+            return merge_windows(windows, ctx.regions), None
         return OrderByMap.apply(ctx.shape, ctx.regions, *parts), None
 
 
@@ -278,7 +291,10 @@ class OrderByMap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tokens = OrderByWindow.apply(grad, ctx.regions)
+        if _is_transformed(grad):
+            tokens = torch.cat([_as_rows(partition_windows(grad, region)) for region in ctx.regions])
+        else:
+            tokens = OrderByWindow.apply(grad, ctx.regions)
         lengths = [len(grad) * region.num_tokens for region in ctx.regions]
         parts = zip(tokens.split(lengths), ctx.part_shapes, strict=True)
         return None, None, *(part.view(shape) for part, shape in parts)

@@ -65,7 +65,7 @@ class Region(NamedTuple):
         """The windows in a feature map, as a view: (B, H, W, C) -> (B, rows, columns, side_h, side_w, C)."""
         x = x.narrow(1, self.top, self.height).narrow(2, self.left, self.width)
         shape = (self.height // self.side_h, self.side_h, self.width // self.side_w, self.side_w)
-        return x.unflatten(2, shape[2:]).unflatten(1, shape[:2]).transpose(2, 3)
+        return x.view(x.shape[0], *shape, x.shape[3]).transpose(2, 3)
 
     def map_of(self, windows: Tensor) -> Tensor:
         """Windows of this region put side by side: (B * rows * columns, N, C) -> (B, height, width, C)."""
