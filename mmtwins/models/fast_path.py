@@ -26,7 +26,9 @@ from .layers import DropPath, Mlp
 
 # What a block and its parts must consist of, to the exact class.
 EXPECTED: dict[str, type[nn.Module]] = dict(norm1=nn.LayerNorm, norm2=nn.LayerNorm, drop_path=DropPath, mlp=Mlp)
-EXPECTED_MLP: dict[str, type[nn.Module]] = dict(fc1=nn.Linear, act=nn.GELU, fc2=nn.Linear, drop=nn.Dropout)
+EXPECTED_MLP: dict[str, type[nn.Module]] = dict(
+    fc1=nn.Linear, act=nn.GELU, drop1=nn.Dropout, fc2=nn.Linear, drop2=nn.Dropout
+)
 EXPECTED_LSA: dict[str, type[nn.Module]] = dict(qkv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
 EXPECTED_GSA: dict[str, type[nn.Module]] = dict(q=nn.Linear, kv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
 EXPECTED_SUBSAMPLING: dict[str, type[nn.Module]] = dict(sr=nn.Conv2d, norm=nn.LayerNorm)

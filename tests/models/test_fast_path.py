@@ -116,7 +116,8 @@ CHANGES: dict[str, Callable[[TwinsBlock], object]] = {
     'weight norm': lambda b: nn.utils.weight_norm(b.mlp.fc1),
     'a tensor for a parameter': lambda b: (b.mlp.fc1._parameters.pop('weight'), setattr(b.mlp.fc1, 'weight', 1)),
     'other precision': lambda b: b.attn.proj.double(),
-    'dropout': lambda b: setattr(b.mlp.drop, 'p', 0.1),
+    'dropout': lambda b: setattr(b.mlp.drop1, 'p', 0.1),
+    'the other dropout': lambda b: setattr(b.mlp.drop2, 'p', 0.1),
     'attention dropout': lambda b: setattr(b.attn, 'attn_drop', 0.1),
 }
 
