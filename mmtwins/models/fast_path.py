@@ -25,7 +25,9 @@ from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import DropPath, Mlp
 
 # What a block and its parts must consist of, to the exact class.
-EXPECTED: dict[str, type[nn.Module]] = dict(norm1=nn.LayerNorm, norm2=nn.LayerNorm, drop_path=DropPath, mlp=Mlp)
+EXPECTED: dict[str, type[nn.Module]] = dict(
+    norm1=nn.LayerNorm, drop_path1=DropPath, norm2=nn.LayerNorm, mlp=Mlp, drop_path2=DropPath
+)
 EXPECTED_MLP: dict[str, type[nn.Module]] = dict(
     fc1=nn.Linear, act=nn.GELU, drop1=nn.Dropout, fc2=nn.Linear, drop2=nn.Dropout
 )
@@ -166,15 +168,15 @@ def _is_plain(module: nn.Module | None, kind: type[nn.Module], dtype: torch.dtyp
 
 def run_block(block: nn.Module, x: Tensor) -> Tensor:
     """What the forward pass of a :class:`TwinsBlock` computes: (B, H, W, C) -> (B, H, W, C)."""
-    attn, norm2, mlp, drop_path = block.attn, block.norm2, block.mlp, block.drop_path
+    attn, norm2, mlp, drop_paths = block.attn, block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
     attend = fast_ops.attend_locally if type(attn) is LocallyGroupedSelfAttention else fast_ops.attend_globally
     attended = attend(attn, block.norm1(x))
 
     def add_branches(x: Tensor, attended: Tensor) -> Tensor:
-        x = _add_branch(x, attended, drop_path)
-        return _add_branch(x, fast_ops.run_mlp(mlp, norm2(x), saves_memory=_saves_memory.get()), drop_path)
+        x = _add_branch(x, attended, drop_paths[0])
+        return _add_branch(x, fast_ops.run_mlp(mlp, norm2(x), saves_memory=_saves_memory.get()), drop_paths[1])
 
-    if torch.is_grad_enabled() or (drop_path.training and drop_path.rate):
+    if torch.is_grad_enabled() or any(drop_path.training and drop_path.rate for drop_path in drop_paths):
         return add_branches(x, attended)  # drop path draws once per sample, not once per band
     return fast_ops.in_bands(add_branches, x, attended, num_channels=mlp.fc1.out_features)
 

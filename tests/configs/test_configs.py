@@ -89,7 +89,7 @@ def test_backbone_is_the_published_one(recipe: Recipe) -> None:
 def test_drop_path_rises_linearly_over_all_blocks_to_what_the_published_model_ran(recipe: Recipe) -> None:
     # The public segmentation classes ignore arguments and have 0.3 for SVT-L alone, the detection ones 0.2 throughout.
     highest = 0.3 if (recipe.dataset, recipe.backbone) == ('ade20k', 'svt-l') else 0.2
-    rates = [block.drop_path.rate for blocks in recipe.model.backbone.blocks for block in blocks]
+    rates = [block.drop_path1.rate for blocks in recipe.model.backbone.blocks for block in blocks]
     assert rates == pytest.approx([highest * i / (len(rates) - 1) for i in range(len(rates))], abs=1e-12)
 
 

@@ -96,7 +96,7 @@ def test_pcpvt_sub_samples_in_every_block_and_norms_no_stage(arch: str) -> None:
         assert all(type(block.attn) is GlobalSubsampledAttention and block.attn.sr_ratio == sr_ratio for block in stage)
     assert [len(stage) for stage in model.blocks] == list(PCPVT_ARCHITECTURES[arch]['depths'])
     assert not any(name.startswith('norm_list') for name, _ in model.named_parameters())
-    rates = [block.drop_path.rate for stage in model.blocks for block in stage]
+    rates = [block.drop_path1.rate for stage in model.blocks for block in stage]
     assert rates == pytest.approx(np.linspace(0, 0.2, len(rates)))
 
 
@@ -217,7 +217,7 @@ def test_patch_padding_corner_completes_patches_with_zeros() -> None:
 def test_drop_path_acts_once_per_branch_at_the_linear_rates() -> None:
     model = make_tiny(drop_path_rate=0.4)
     blocks = [block for stage in model.blocks for block in stage]
-    assert [b.drop_path.rate for b in blocks] == pytest.approx(np.linspace(0, 0.4, 9))
+    assert [b.drop_path1.rate for b in blocks] == pytest.approx(np.linspace(0, 0.4, 9))
     # Survival of each branch, measured: mmseg applies its DropPath twice, so that a rate of 0.4 acts as 0.64.
     block = blocks[-1].train()
     draws = 20000

@@ -98,7 +98,8 @@ def _subclass(linear: nn.Linear) -> nn.Linear:
     return other
 
 
-NAMES = ['norm1', 'attn', 'attn.proj', 'attn.proj_drop', 'drop_path', 'norm2', 'mlp', 'mlp.fc1', 'mlp.act', 'mlp.fc2']
+NAMES = ['norm1', 'attn', 'attn.proj', 'attn.proj_drop', 'drop_path1', 'norm2', 'mlp', 'mlp.fc1', 'mlp.act', 'mlp.fc2',
+         'drop_path2']  # fmt: skip
 CHANGES: dict[str, Callable[[TwinsBlock], object]] = {
     **{f'hook on {n}': lambda b, n=n: b.get_submodule(n).register_forward_hook(print) for n in NAMES},
     'pre-hook': lambda b: b.attn.qkv.register_forward_pre_hook(lambda *_: None),
