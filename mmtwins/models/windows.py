@@ -110,7 +110,8 @@ def partition_windows(x: Tensor, region: Region) -> Tensor:
     Source: Twins (arXiv:2104.13840), section 3.2.
     """
     windows = region.windows_of(x)
-    return windows.reshape(windows.shape[:3].numel(), region.side_h * region.side_w, x.shape[3])
+    # -1, not shape[:3].numel(), which makes torch.export fix the batch.
+    return windows.reshape(-1, region.side_h * region.side_w, x.shape[3])
 
 
 def merge_windows(parts: Sequence[Tensor], regions: Sequence[Region]) -> Tensor:
