@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,13 +31,13 @@ class ExportableSegmentor(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        model = revert_sync_batchnorm(copy.deepcopy(model)).eval()
-        for module in model.modules():
+        copied: Any = revert_sync_batchnorm(copy.deepcopy(model)).eval()
+        for module in copied.modules():
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d):
-                    setattr(module, name, AreaPool(child.output_size))
-        self.backbone, self.decode_head = model.backbone, model.decode_head
-        self.neck = model.neck if model.with_neck else nn.Identity()
+                    setattr(module, name, AreaPool(cast(int | Sequence[int], child.output_size)))  # no head has None
+        self.backbone, self.decode_head = copied.backbone, copied.decode_head
+        self.neck = copied.neck if copied.with_neck else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) -> logits (B, classes, H, W)."""
@@ -86,15 +87,16 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
     """
     init_default_scope(cfg.get('default_scope'))
     model = build_model(cfg)
-    if not isinstance(getattr(model, 'backbone', None), TwinsBackbone):
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, TwinsBackbone):
         raise ValueError(f'{cfg.filename} has no Twins backbone: only that can be exported')
     if not backbone_only and not hasattr(model, 'decode_head'):
         raise ValueError(f'{cfg.filename} is no segmentor: export its backbone alone with --backbone')
     if checkpoint is not None:
         content = load_safely(checkpoint)
         with naming_checkpoint(checkpoint):
-            load_weights(model.backbone if backbone_only else model, content, for_predictions=not backbone_only)
-    return model.backbone.eval() if backbone_only else ExportableSegmentor(model)
+            load_weights(backbone if backbone_only else model, content, for_predictions=not backbone_only)
+    return backbone.eval() if backbone_only else ExportableSegmentor(model)
 
 
 def export_onnx(
@@ -128,6 +130,7 @@ def export_onnx(
             input_names=['images'],
             verbose=False,
         )
+    assert program is not None  # as it is without dynamo=True
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path))
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = '#222222'
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7')  # Okabe and Ito's colours
@@ -36,7 +41,7 @@ def viridis(number: int) -> list:
     return [colormaps['viridis'](0.8 * i / max(number - 1, 1)) for i in range(number)]
 
 
-def use_plain_log_ticks(axis, ticks: Sequence[int], largest: float = np.inf) -> None:
+def use_plain_log_ticks(axis: 'Axes', ticks: Sequence[int], largest: float = np.inf) -> None:
     """Mark these values, up to the largest, as whole numbers on a logarithmic x axis."""
     axis.set_xscale('log')
     axis.minorticks_off()
@@ -46,7 +51,7 @@ def use_plain_log_ticks(axis, ticks: Sequence[int], largest: float = np.inf) -> 
     axis.spines[['top', 'right']].set_visible(False)
 
 
-def make_figure(rows: int, columns: int, width: float, height: float) -> tuple:
+def make_figure(rows: int, columns: int, width: float, height: float) -> tuple['Figure', np.ndarray]:
     """A figure and its (rows, columns) axes, each about width x height inches, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +61,7 @@ def make_figure(rows: int, columns: int, width: float, height: float) -> tuple:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save_figure(figure, path: str | Path) -> Path:
+def save_figure(figure: 'Figure', path: str | Path) -> Path:
     """Write a figure of :func:`make_figure`, and the folders above it; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     columns = max(len(stages), 2)
     figure = Figure(figsize=(PANEL * columns, sum(heights)), layout='constrained', dpi=100)
     FigureCanvasAgg(figure)
-    bands = iter(np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights)))
+    bands = iter(np.ravel(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)))
 
     _draw_header(next(bands), inspection, points, columns)
     if features:
@@ -154,7 +154,7 @@ def _draw_header(
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    left, right = band.subfigures(1, 2, width_ratios=(1, columns - 1))
+    left, right = band.subfigures(1, 2, squeeze=False, width_ratios=(1, columns - 1))[0]
     axis = left.subplots()
     axis.imshow(inspection.image, extent=_image_extent(inspection))
     _frame(axis, _view(inspection))
@@ -174,7 +174,7 @@ def _draw_header(
             )
     maps = inspection.maps
     kinds = {found.kind for found in maps}
-    boxed = dict(facecolor='#555555', edgecolor='white')
+    boxed: dict[str, Any] = dict(facecolor='#555555', edgecolor='white')
     signs = [
         (Line2D([], [], linestyle='', marker='P', markersize=9, markerfacecolor='white', mec='black'), 'the point'),
         (Patch(facecolor='#555555', edgecolor=TOKEN, **_outlined(2)), 'its token, the query'),
@@ -269,7 +269,7 @@ def _draw_weights(
     # A panel is about 140 points wide. Lines must not cover the cells between them.
     cell = 140 / columns / max(values.shape)
     if columns == 1 or cell > 3:
-        _draw_grid(axis, keys, *values.shape, min(0.8, 0.06 * cell))
+        _draw_grid(axis, keys, values.shape[0], values.shape[1], min(0.8, 0.06 * cell))
     _outline(axis, _box(inspection, stride, *attention.token, 1, 1), TOKEN, 1 if is_small else 2)
     if not is_small:
         _mark(axis, *_in_image(inspection, attention.point))

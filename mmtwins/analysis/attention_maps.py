@@ -1,9 +1,9 @@
 """Where a trained model looks: the attention weights of chosen points, captured while a forward pass runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsBackbone
+from ..models.block import TwinsBlock
 from ..models.layers import stage_stride
 from ..models.windows import padding_attends
 
@@ -118,7 +119,7 @@ def capture_attention(
     with ExitStack() as stack:
         stack.callback(backbone.register_forward_pre_hook(start, with_kwargs=True).remove)
         for stage, block in chosen:
-            attention = backbone.blocks[stage - 1][block - 1].attn
+            attention = _blocks_of(backbone)[stage - 1][block - 1].attn
             stack.callback(attention.register_forward_pre_hook(partial(record, stage, block)).remove)
         yield maps
 
@@ -131,18 +132,25 @@ def find_backbone(model: nn.Module) -> TwinsBackbone:
     return found
 
 
+def _blocks_of(backbone: TwinsBackbone) -> list[list[TwinsBlock]]:
+    stages: Any = backbone.blocks  # nn.ModuleList does not say what it holds
+    return [list(stage) for stage in stages]
+
+
 def _choose_blocks(
     backbone: TwinsBackbone, stages: Sequence[int] | None, blocks: Sequence[int] | str
 ) -> list[tuple[int, int]]:
     """Stage and block, both counted from 1, in the order in which they run."""
-    depths = [len(stage) for stage in backbone.blocks]
+    all_blocks = _blocks_of(backbone)
+    depths = [len(stage) for stage in all_blocks]
     chosen = []
     for stage in sorted(set(stages if stages is not None else range(1, len(depths) + 1))):
         if stage not in range(1, len(depths) + 1):
             raise ValueError(f'stage {stage}: the backbone has stages 1 to {len(depths)}')
         depth = depths[stage - 1]
+        numbers: Iterable[int]
         if blocks == 'last':
-            last = {type(block.attn): number for number, block in enumerate(backbone.blocks[stage - 1], start=1)}
+            last = {type(block.attn): number for number, block in enumerate(all_blocks[stage - 1], start=1)}
             numbers = last.values()
         elif isinstance(blocks, str):
             raise ValueError(f"blocks={blocks!r}: give 'last' or numbers from 1")
@@ -178,6 +186,7 @@ def _map_point(stage: int, block: int, module: nn.Module, x: Tensor, point: tupl
         kind, side = 'LSA', module.window_size
         origin = (row // side * side, column // side * side)
     else:
+        assert isinstance(module, GlobalSubsampledAttention)
         kind, side, origin = 'GSA', module.sr_ratio, (0, 0)
     return AttentionMap(
         stage, block, kind, point, stride, (height, width), (row, column), side, origin, weights.cpu().numpy()
@@ -203,6 +212,8 @@ def attend(module: nn.Module, x: Tensor, row: int, column: int) -> tuple[Tensor,
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
+        query_bias: Tensor | None
+        key_value_bias: Tensor | None
         if isinstance(module, LocallyGroupedSelfAttention):
             keys = _window_of(module, x, row, column)
             query_weight, key_value_weight = module.qkv.weight.float().tensor_split([x.shape[-1]])
@@ -228,7 +239,7 @@ def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column:
     size = module.window_size
     top, left = row // size * size, column // size * size
     window = x[top : top + size, left : left + size]
-    if padding_attends(module.window_padding, *x.shape[:2], size):
+    if padding_attends(module.window_padding, x.shape[0], x.shape[1], size):
         window = F.pad(window, (0, 0, 0, size - window.shape[1], 0, size - window.shape[0]))
     return window
 

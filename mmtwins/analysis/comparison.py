@@ -1,7 +1,7 @@
 """The published windows beside those calibrated for each image size: parameters, MACs and time of the backbone."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,7 +41,8 @@ def compare_calibrated(
     rows = []
     for side in sides:
         published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
-        for setting, windows in {'k = 7': published, 'calibrated': calibrate(arch, side, side)}.items():
+        compared: dict[str, dict[str, Any]] = {'k = 7': published, 'calibrated': calibrate(arch, side, side)}
+        for setting, windows in compared.items():
             macs = sum(sum(stage.values()) for stage in backbone_macs(arch, side, side, **windows))
             seconds = None
             with torch.device(device if measure else 'meta'):
@@ -80,5 +81,6 @@ def comparison_table(rows: Sequence[Comparison]) -> list[str]:
             ]
         )
         if measured:
+            assert row.seconds is not None and reference.seconds is not None
             cells[-1] += [f'{row.seconds * 1e3:.1f}', f'{row.seconds / reference.seconds:.2f}']
     return markdown_table(titles, cells, num_text=4)

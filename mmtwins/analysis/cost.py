@@ -7,15 +7,19 @@ Twins backbone. ``calibrate`` finds the windows and sub-windows that need the fe
 
 from collections.abc import Mapping, Sequence
 from math import isqrt
+from typing import TypeVar
+
+import numpy as np
 
 from ..models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, resolve_architecture
 from ..models.layers import MIN_INPUT_SIDE, map_sizes, patch_size
 from ..models.windows import num_windows, padding_attends, window_regions
 
 PUBLISHED_SR_RATIOS = (8, 4, 2, 1)
+Side = TypeVar('Side', float, np.ndarray)  # one, or many at once
 
 
-def lsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+def lsa_cost(height: int, width: int, dim: int, k1: Side, k2: Side) -> Side:
     """The paper's cost of attention inside windows: every token with the k1 k2 tokens of its own.
 
     Args:
@@ -33,7 +37,7 @@ def lsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
     return k1 * k2 * height * width * dim
 
 
-def gsa_cost(height: int, width: int, dim: int, k1: float, k2: float) -> float:
+def gsa_cost(height: int, width: int, dim: int, k1: Side, k2: Side) -> Side:
     """The paper's cost of attention to one representative per k1 x k2 sub-window.
 
     Args, Source: as in :func:`lsa_cost`.
@@ -156,7 +160,7 @@ def backbone_macs(
             peg=tokens * dim * 9,
             mlp=depth * 2 * tokens * dim * int(dim * architecture['mlp_ratios'][i]),
         )
-        if num_lsa:
+        if window_sizes is not None:
             lsa = lsa_macs(map_height, map_width, dim, window_sizes[i], window_padding)
             macs |= {f'lsa_{part}': num_lsa * value for part, value in lsa.items()}
         gsa = gsa_macs(map_height, map_width, dim, sr_ratios[i])
@@ -220,6 +224,6 @@ def calibrate(
             gsa = (depth - num_lsa) * sum(gsa_macs(*size, dim, r).values())
             for k in range(max(smallest_window, r - 1), max(size) + 1):
                 pairs[k, r] = gsa + num_lsa * sum(lsa_macs(*size, dim, k, window_padding).values())
-        chosen.append(min(pairs, key=pairs.get))
+        chosen.append(min(pairs, key=pairs.__getitem__))
     window_sizes, sr_ratios = zip(*chosen)
     return dict(window_sizes=window_sizes, sr_ratios=sr_ratios)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from .comparison import Comparison
 from .cost import gsa_cost, lsa_cost
 from .cost_report import StageReport
 from .timing import Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_cost_curves(
@@ -126,7 +130,7 @@ def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:
     return save_figure(figure, path)
 
 
-def _draw_measured(axis, stage: StageReport, measured: Sequence[Measurement], colours: list) -> None:
+def _draw_measured(axis: 'Axes', stage: StageReport, measured: Sequence[Measurement], colours: list) -> None:
     """Closed form, counted MACs and time over k, relative to the chosen k, or to the nearest one that was measured."""
     if not measured:
         axis.set_axis_off()
@@ -134,7 +138,7 @@ def _draw_measured(axis, stage: StageReport, measured: Sequence[Measurement], co
     size = (stage.height, stage.width, stage.dim)
     sides = np.array([m.k for m in measured])
     reference = int(np.abs(sides - stage.k).argmin())
-    series = {
+    series: dict[str, np.ndarray] = {
         'closed form, attention alone': lsa_cost(*size, sides, sides) + gsa_cost(*size, sides, sides),
         'counted MACs of both blocks': np.array([m.macs for m in measured]),
         'time of both blocks': np.array([m.seconds for m in measured]),

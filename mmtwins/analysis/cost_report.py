@@ -55,6 +55,7 @@ def report_costs(arch: str | Mapping[str, Sequence], height: int, width: int, k:
     if min(sizes[-1]) < 1:
         raise ValueError(f'{height} x {width} pixels leave no token in the last stage: give at least 32 x 32 pixels')
     ratios = PUBLISHED_SR_RATIOS[: len(dims)] + (1,) * (len(dims) - len(PUBLISHED_SR_RATIOS))
+    rows: list[tuple[str, tuple[int, int], int, int, int | None]]
     rows = [('a token per pixel', (height, width), dims[0], num_heads[0], None)]
     rows += [(f'stage {i + 1}', sizes[i], dims[i], num_heads[i], ratios[i]) for i in range(len(dims))]
     reports = []
@@ -121,7 +122,7 @@ def keys_sentence(reports: Sequence[StageReport]) -> str:
         One paragraph.
     """
     stages = reports[1:]
-    fewest = min(stage.sr_keys for stage in stages)
+    fewest = min(stage.sr_keys for stage in stages if stage.sr_keys is not None)
     return (
         f'The minimum is 2 H W d sqrt(H W), at k = (H W)^(1/4). Sub-windows of {stages[0].k} in every stage would leave '
         f'{", ".join(_by(stage.keys) for stage in stages)} keys; the sub-sampling of the published models, '

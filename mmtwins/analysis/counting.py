@@ -42,7 +42,7 @@ class Cost(NamedTuple):
     macs: int = 0
     activations: int = 0
 
-    def __add__(self, other: 'Cost') -> 'Cost':
+    def __add__(self, other: 'Cost') -> 'Cost':  # type: ignore[override]  # adds costs, where tuples join
         return Cost(*(a + b for a, b in zip(self, other, strict=True)))
 
 
@@ -184,7 +184,7 @@ class _OperationCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.running = ['']
-        self.costs = defaultdict(Cost)
+        self.costs: defaultdict[str, Cost] = defaultdict(Cost)
 
     def enter(self, name: str, *_: Any) -> None:
         self.running.append(name)
@@ -192,7 +192,7 @@ class _OperationCounter(TorchDispatchMode):
     def leave(self, *_: Any) -> None:
         self.running.pop()
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Mapping | None = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: tuple, args: tuple = (), kwargs: Mapping | None = None) -> Any:
         kwargs = kwargs or {}
         macs_of = MACS.get(func._overloadpacket)
         if macs_of is None:
@@ -216,7 +216,7 @@ def _product_and_sum(out: Tensor, addend: Tensor, a: Tensor, *_: Any) -> int:
 
 def _convolution(out: Tensor, x: Tensor, weight: Tensor, *options: Any) -> int:
     _bias, _stride, _padding, _dilation, transposed = options[:5]
-    return conv_flop_count(x.shape, weight.shape, out.shape, transposed) // 2
+    return conv_flop_count(list(x.shape), list(weight.shape), list(out.shape), transposed) // 2
 
 
 def _attention(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
@@ -224,7 +224,7 @@ def _attention(out: Tensor, q: Tensor, k: Tensor, *_: Any) -> int:
 
 
 _aten = torch.ops.aten
-MACS = {
+MACS: dict[Any, Callable[..., int]] = {
     _aten.linear: _product,
     _aten.mm: _product,
     _aten.bmm: _product,

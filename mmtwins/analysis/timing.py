@@ -1,7 +1,7 @@
 """Forward passes timed on this machine: one block of each kind over the side of its windows, or a whole model."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
     On a CPU this is processor time of one thread, so that other programs on the machine matter little.
     """
     model.eval()
-    clock = {} if x.is_cuda else dict(timer=time.process_time)
+    clock: dict[str, Any] = {} if x.is_cuda else dict(timer=time.process_time)
     with torch.inference_mode():
         # Timer runs the model once before it measures. It uses one thread.
         return (

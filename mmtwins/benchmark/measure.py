@@ -35,7 +35,7 @@ def time_in_turn(
     Returns:
         Seconds by name, a value per round.
     """
-    seconds = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(WARM_UP_ROUNDS + rounds):
         for name, step in steps.items():
             synchronize()
@@ -61,7 +61,7 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
     """
     torch.manual_seed(0)
     weights = TwinsSVTBackbone(arch=task.arch).state_dict() if task.config is None else None
-    steps = {name: make_step(task, name, weights) for name in implementations}
+    steps: dict[str, Callable[[], object]] = {name: make_step(task, name, weights) for name in implementations}
     side = 8192 if task.is_on_gpu else 2048
     a, b = (torch.randn(side, side, device=task.device, dtype=PRECISIONS[task.precision]) for _ in range(2))
     steps[GEMM] = lambda: a @ b
@@ -142,15 +142,16 @@ def print_memory() -> None:
     import resource
 
     # A process that takes more than there is would be killed, or would push others out.
-    used = int(re.search(r'VmSize:\s+(\d+)', Path('/proc/self/status').read_text()).group(1)) * 1024
-    free = int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text()).group(1)) * 1024
+    used, free = _read_bytes('VmSize'), _read_bytes('MemAvailable', '/proc/meminfo')
     resource.setrlimit(resource.RLIMIT_AS, (used + int(0.9 * free),) * 2)
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is resident now
-    before = _resident('VmRSS')
+    before = _read_bytes('VmRSS')
     step()
-    print(_resident('VmHWM') - before)
+    print(_read_bytes('VmHWM') - before)
 
 
-def _resident(field: str) -> int:
-    """Bytes that are resident now (``'VmRSS'``) or were at most (``'VmHWM'``)."""
-    return int(re.search(rf'{field}:\s+(\d+)', Path('/proc/self/status').read_text()).group(1)) * 1024
+def _read_bytes(field: str, path: str = '/proc/self/status') -> int:
+    """A size in a file of the kernel; of this process what is resident now (``'VmRSS'``) or was at most (``'VmHWM'``)."""
+    found = re.search(rf'{field}:\s+(\d+)', Path(path).read_text())
+    assert found is not None
+    return int(found[1]) * 1024

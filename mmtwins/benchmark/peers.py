@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..weights.converting import from_native
 OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
 PEERS = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain', 'timm': 'timm'}  # distribution by module
 DROP_PATH_RATE = 0.2
+_torchvision: torch.library.Library  # of _import_torchvision
 
 
 def installed_peers() -> list[str]:
@@ -66,6 +67,7 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
         ValueError: The weights do not fit.
     """
     settings = ARCHITECTURES[arch]
+    model: nn.Module
     if implementation in OURS:
         model = TwinsSVTBackbone(arch=arch, drop_path_rate=DROP_PATH_RATE, with_cp=implementation == 'mmtwins with_cp')
         fmt = 'native'
@@ -87,20 +89,20 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
         else:
             model = _TimmMaps(module.create_model(f'twins_svt_{arch}', drop_path_rate=DROP_PATH_RATE))
     if weights is not None:
-        target = model.model if implementation == 'timm' else model
+        target = model.model if isinstance(model, _TimmMaps) else model
         missing = target.load_state_dict(from_native(weights, fmt), strict=False).missing_keys
         missing = [name for name in missing if not name.startswith(('norm.', 'head.'))]  # of timm's classifier, not run
         if missing:
             raise ValueError(f'{implementation} lacks weights for {", ".join(missing[:3])}')
     if implementation == 'mmtwins compiled':
-        model = torch.compile(model)
+        model = cast(nn.Module, torch.compile(model))
     return model
 
 
 class _TimmMaps(nn.Module):
     """timm's model, returning the maps of all stages."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 

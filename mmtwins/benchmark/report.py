@@ -88,9 +88,8 @@ def memory_rows(peaks: Mapping[str, int | None]) -> list[list[str]]:
     """The cells of :func:`memory_section`."""
     rows = []
     for name, peak in peaks.items():
-        ratios = [
-            '' if not peak or not peaks[other] else f'{peak / peaks[other]:.2f}' for other in peaks if other in PEERS
-        ]
+        others = [peaks[other] for other in peaks if other in PEERS]
+        ratios = [f'{peak / other:.2f}' if peak and other else '' for other in others]
         rows.append([name, 'does not fit' if peak is None else f'{peak / 1e6:.0f}', *ratios])
     return rows
 

@@ -48,12 +48,13 @@ def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | N
                 loss = _run(model, images, samples)
             if is_training:
                 model.zero_grad(set_to_none=True)
+                assert loss is not None
                 loss.backward()
 
     return step
 
 
-def _run(model: nn.Module, images: Tensor, samples: list | None) -> Tensor | None:
+def _run(model: Any, images: Tensor, samples: list | None) -> Tensor | None:
     """One forward pass of a backbone (without samples) or a whole model; the loss in training."""
     if samples is None:
         maps = model(images)
@@ -66,10 +67,11 @@ def _run(model: nn.Module, images: Tensor, samples: list | None) -> Tensor | Non
 
 def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] | None) -> tuple[nn.Module, list]:
     """The model of a config with one implementation's backbone, and samples with random annotations."""
+    assert task.config is not None
     cfg = load_config(task.config)
     scope = cfg.get('default_scope')
     init_default_scope(scope)
-    model = build_model(cfg)
+    model: Any = build_model(cfg)
     if not isinstance(model.backbone, TwinsSVTBackbone):
         raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not TwinsSVTBackbone')
     if implementation in PEERS:
@@ -90,7 +92,7 @@ def _metainfo(task: Task) -> dict[str, Any]:
     return dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
 
 
-def _make_segmentation_sample(model: nn.Module, task: Task) -> Any:
+def _make_segmentation_sample(model: Any, task: Task) -> Any:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
@@ -100,7 +102,7 @@ def _make_segmentation_sample(model: nn.Module, task: Task) -> Any:
     return sample
 
 
-def _make_detection_sample(model: nn.Module, task: Task) -> Any:
+def _make_detection_sample(model: Any, task: Task) -> Any:
     import numpy as np
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks

@@ -80,7 +80,8 @@ def _annotation(mask: np.ndarray, thing: int, number: int, image_id: int) -> dic
 
 def _write_split(root: Path, seed: int, split: str, count: int, size: int, tick: Callable[[], None]) -> None:
     """Write one split of both datasets."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     folders = [
         root / 'ade/images' / SPLITS[split],
         root / 'ade/annotations' / SPLITS[split],

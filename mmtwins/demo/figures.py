@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +14,9 @@ from mmengine.runner import load_checkpoint
 
 from ..engine.config import load_config
 from ..plotting import INK, LINES, blend_labels, make_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Instances(NamedTuple):
@@ -42,7 +45,7 @@ def read_scalars(work_dir: str | Path) -> list[dict]:
         One dict per logged step, ordered by ``step`` (iterations); of steps that were trained twice, after an interrupt,
         the later run counts.
     """
-    merged = {}
+    merged: dict[tuple[int, bool], dict] = {}
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         run = []
         for line in path.read_text().splitlines():
@@ -135,7 +138,8 @@ def draw_examples(
             axis.set(xticks=[], yticks=[])
     shown = sorted(set().union(*(_labels_in(part, len(classes)) for e in examples for part in (e.truth, e.prediction))))
     handles = [
-        Patch(facecolor=np.array(palette[i]) / 255, edgecolor=INK, linewidth=0.5, label=classes[i]) for i in shown
+        Patch(facecolor='#{:02x}{:02x}{:02x}'.format(*palette[i]), edgecolor=INK, linewidth=0.5, label=classes[i])
+        for i in shown
     ]
     if handles:
         figure.legend(
@@ -175,7 +179,9 @@ def predict_examples(
         item = dataset[index]
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([item]))[0]
-        image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
+        pixels = cv2.imread(sample.img_path)
+        assert pixels is not None  # the pipeline has read it
+        image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         if 'pred_sem_seg' in sample:
             truth, prediction = (sample.get(key).data[0].cpu().numpy() for key in ('gt_sem_seg', 'pred_sem_seg'))
         else:
@@ -195,7 +201,11 @@ def _labels_in(content: np.ndarray | Instances, num_classes: int) -> set[int]:
 
 
 def _show_instances(
-    axis, image: np.ndarray, instances: Instances, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]
+    axis: 'Axes',
+    image: np.ndarray,
+    instances: Instances,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
 ) -> None:
     """Show an image with painted masks, their borders, and the class name (and score in percent) of each."""
     picture = image

@@ -24,6 +24,7 @@ def child_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
     parent = os.getpid()
 
     def end_with_parent() -> None:
+        assert LIBC is not None
         LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)

@@ -20,7 +20,8 @@ class Meter:
 
     def __init__(self, console: Console, total: int, unit: str, seconds: float, done: int = 0) -> None:
         self.console, self.total, self.unit, self.seconds = console, total, unit, seconds
-        self.first, self.started, self.printed, self.complete = done, None, time.monotonic(), False
+        self.first, self.printed, self.complete = done, time.monotonic(), False
+        self.started: float | None = None
         columns = (TextColumn('  '), BarColumn(40), TextColumn('{task.description}'))
         self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
 
@@ -40,7 +41,7 @@ class Meter:
         if done > self.first and self.started is None:
             # Before the first report the program loads; that time says nothing about the speed.
             self.started, self.first = now, done
-        if done > self.first:
+        if done > self.first and self.started is not None:
             seconds = (now - self.started) / (done - self.first) * (self.total - done)
             left = readable_time(seconds)
         else:

@@ -9,6 +9,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
@@ -62,7 +63,9 @@ def _run_steps(settings: Settings, console: Console) -> None:
     version = hashlib.sha256('\n'.join(configs).encode()).hexdigest()[:8]
     given = dict(seed=settings.seed, data_root=str(settings.data_root), tiny=settings.tiny, configs=version)
     state_file, results_file = settings.work_dir / STATE, settings.work_dir / 'results.json'
-    state = json.loads(state_file.read_text()) if state_file.is_file() else dict(settings=given, seconds={}, metrics={})
+    state: dict[str, Any] = dict(settings=given, seconds={}, metrics={})
+    if state_file.is_file():
+        state = json.loads(state_file.read_text())
 
     def save() -> None:
         write_json(state_file, state)
@@ -136,8 +139,10 @@ def _draw(settings: Settings, checkpoints: dict[str, Path]) -> dict[str, str]:
 def show_results(console: Console, results: dict) -> None:
     """Print the table of results and the paths."""
     table = Table(title='Held-out images; 1 is perfect')
-    for column, justify in (('model', 'left'), ('metric', 'left'), ('value', 'right'), ('training time', 'right')):
-        table.add_column(column, justify=justify)
+    for column in ('model', 'metric'):
+        table.add_column(column)
+    for column in ('value', 'training time'):
+        table.add_column(column, justify='right')
     for task in TASKS:
         result = results[task.name]
         for i, (label, value) in enumerate(result['metrics'].items()):

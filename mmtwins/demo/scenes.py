@@ -222,7 +222,9 @@ def draw_scene(seed: int, split: str, index: int, size: int = 128) -> Scene:
     rng = np.random.RandomState([seed, list(SPLITS).index(split), index])
     image, labels = _draw_ground(rng, size)
     count = 3 + rng.randint(4)
-    things, visible, areas = [], [], []
+    things: list[int] = []
+    visible: list[np.ndarray] = []
+    areas: list[int] = []
     for _ in range(6 * count):
         if len(things) == count:
             break

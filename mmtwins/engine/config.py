@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,12 @@ def _how_to_install(extra: str) -> str:
 
 def _drop_own_scope(container: dict | list | tuple) -> None:
     """Leave it to default_scope where types come from: a base 'mmtwins::...' marks all of its types as ours."""
+    values: Iterable = container
     if isinstance(container, dict):
         if dict.get(container, '_scope_') == 'mmtwins':
             dict.pop(container, '_scope_')
-        container = dict.values(container)
-    for value in container:
+        values = dict.values(container)
+    for value in values:
         if isinstance(value, dict | list | tuple):
             _drop_own_scope(value)
 

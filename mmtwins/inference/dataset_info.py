@@ -69,7 +69,7 @@ def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
     file = getattr(dataset, 'ann_file', None) if cfg.default_scope == 'mmdet' else None
     return DatasetInfo(
         classes,
-        tuple(tuple(map(int, colour)) for colour in palette[: len(classes)]),
+        tuple((int(red), int(green), int(blue)) for red, green, blue in palette[: len(classes)]),
         bool(getattr(dataset, 'reduce_zero_label', False)),
         Path(file) if file else None,
     )

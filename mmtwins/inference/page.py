@@ -33,7 +33,8 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
     Raises:
         ImportError: Gradio is not installed.
     """
-    gr = _import_gradio()
+    _require_gradio()
+    import gradio as gr
 
     def predict(path: str | None) -> tuple[np.ndarray | None, None]:
         return (None if path is None else told(predict_file, predictor, path)), None
@@ -47,8 +48,8 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
         except ValueError as error:
             raise gr.Error(str(error)) from None
 
-    alone = dict(concurrency_limit=1, concurrency_id='model', api_name=False)
-    shown = dict(interactive=False, format='png', show_label=False, buttons=[])
+    alone: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='model', api_name=False)
+    shown: dict[str, Any] = dict(interactive=False, format='png', show_label=False, buttons=[])
     with gr.Blocks(title='mmtwins', analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
         gr.Markdown(f'**{type(predictor.inferencer.model).__name__}**, {len(predictor.info.classes)} classes')
         with gr.Row():
@@ -90,7 +91,9 @@ def serve(
     Raises:
         OSError: Address or port cannot be used.
     """
-    gr = _import_gradio()
+    _require_gradio()
+    import gradio as gr
+
     try:
         _, url, _ = page.queue(max_size=32).launch(
             server_name=host,
@@ -149,7 +152,7 @@ def attend_file(predictor: Predictor, path: str, point: tuple[int, int]) -> np.n
     Raises:
         ValueError: As :func:`predict_file`; or the model has no Twins backbone, or the point is outside the image.
     """
-    inspection = inspect_image(predictor.inferencer, _read(predictor, path), [tuple(point)])
+    inspection = inspect_image(predictor.inferencer, _read(predictor, path), [(point[0], point[1])])
     with tempfile.TemporaryDirectory() as folder:
         figure = Image.open(draw_attention(inspection, Path(folder) / 'attention.png'))
         return np.asarray(figure.convert('RGB'))
@@ -169,11 +172,10 @@ def _read(predictor: Predictor, path: str) -> np.ndarray:
     return predictor.read(path)
 
 
-def _import_gradio() -> 'gradio':
-    """Import Gradio without its usage statistics."""
+def _require_gradio() -> None:
+    """Import Gradio for the first time, without its usage statistics; raises ImportError."""
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
-        import gradio
+        import gradio  # noqa: F401
     except ImportError as error:
         raise ImportError(f"the page needs Gradio: pip install 'mmtwins[app]' ({error})") from None
-    return gradio

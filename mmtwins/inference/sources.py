@@ -35,7 +35,7 @@ def find_sources(images: str | Path | np.ndarray | Iterable[str | Path | np.ndar
         raise FileNotFoundError(f'the folder {name} holds no files: name one with images')
     if found == [name] and not os.path.isfile(name):
         raise FileNotFoundError(f'{name}: no such file or folder, and no file matches it as a pattern')
-    return found
+    return list(found)
 
 
 def without_results(sources: Sequence[str], given: str, out: str) -> list[str]:

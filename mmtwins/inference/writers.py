@@ -86,7 +86,7 @@ class ResultWriter:
 
     def add(self, result: Result) -> None:
         """Write what belongs to one image or frame."""
-        name = self.names[result.path]
+        name = self.names[_file_of(result)]
         if result.frame is None:
             self._close_video()
             _save_png(result.overlay(), self.out / 'overlays' / f'{name}.png')
@@ -103,7 +103,7 @@ class ResultWriter:
     def _add_instances(self, result: Result, frame_name: str) -> None:
         image_id = self._image_id(result)
         height, width = result.image.shape[:2]
-        file_name = os.path.basename(result.path) if result.frame is None else frame_name
+        file_name = os.path.basename(_file_of(result)) if result.frame is None else frame_name
         self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
         from pycocotools.mask import toBbox
 
@@ -124,7 +124,7 @@ class ResultWriter:
                 rate = source.fps
             path = self.out / 'overlays' / f'{name}.mp4'
             path.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter_fourcc(*'mp4v')
+            code = cv2.VideoWriter_fourcc(*'mp4v')  # type: ignore[attr-defined]  # not in OpenCV's stubs
             self._video = cv2.VideoWriter(str(path), code, rate if rate > 0 else 25, picture.shape[1::-1])
             if not self._video.isOpened():
                 raise OSError(
@@ -137,6 +137,11 @@ class ResultWriter:
         if self._video is not None:
             self._video.release()
         self._video = self._video_path = None
+
+
+def _file_of(result: Result) -> str:
+    assert result.path is not None  # arrays have no place in a folder
+    return result.path
 
 
 def name_results(sources: Sequence[str], root: str | None = None) -> dict[str, str]:
@@ -173,9 +178,9 @@ def _image_ids(sources: Sequence[str], info: DatasetInfo) -> Callable[[Result], 
     known = {Path(image['file_name']).name: image['id'] for image in _read_annotations(info).get('images', ())}
     if not any(map(is_video, sources)) and len(set(stems)) == len(stems):
         if all(os.path.basename(path) in known for path in sources):
-            return lambda result: known[os.path.basename(result.path)]
+            return lambda result: known[os.path.basename(_file_of(result))]
         if all(stem.isascii() and stem.isdigit() for stem in stems) and len(set(map(int, stems))) == len(stems):
-            return lambda result: int(Path(result.path).stem)
+            return lambda result: int(Path(_file_of(result)).stem)
     numbers: dict[tuple, int] = {}
     return lambda result: numbers.setdefault((result.path, result.frame), len(numbers) + 1)
 

@@ -77,7 +77,7 @@ class LocallyGroupedSelfAttention(nn.Module):
             if padding_attends(self.window_padding, height, width, self.window_size):
                 x = pad_to_windows(x, self.window_size)
             qkv = self.qkv(x)
-            regions = window_regions(*x.shape[1:3], self.window_size)
+            regions = window_regions(x.shape[1], x.shape[2], self.window_size)
             out = merge_windows([self._attend(partition_windows(qkv, region)) for region in regions], regions)
         return self.proj_drop(self.proj(out[:, :height, :width]))
 

@@ -1,6 +1,7 @@
 """Twins-SVT and Twins-PCPVT as backbones for dense prediction. Tokens stay contiguous (B, H, W, C) from end to end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -124,6 +125,7 @@ class TwinsBackbone(BaseModule):
         self._check_input(x)
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
+        stages: Iterator[Any]  # nn.ModuleList does not say what it holds
         stages = zip(self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list, strict=True)
         for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
             x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
@@ -332,7 +334,7 @@ def resolve_architecture(
         raise ValueError(f'arch={given!r}: give one of {", ".join(named)}, or a dict of exactly {keys}')
     num_stages = len(arch['embed_dims']) if _is_sequence(arch['embed_dims']) else 0
     for key in keys:
-        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages, int | float if key == 'mlp_ratios' else int)
+        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages, (int, float) if key == 'mlp_ratios' else (int,))
     for dim, heads in zip(arch['embed_dims'], arch['num_heads'], strict=True):
         if dim % heads:
             raise ValueError(
@@ -357,11 +359,13 @@ def _is_sequence(values: object) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str)
 
 
-def _check_per_stage(name: str, values: Sequence, num_stages: int, kind: type = int) -> None:
+def _check_per_stage(
+    name: str, values: Sequence, num_stages: int, kinds: tuple[type[int] | type[float], ...] = (int,)
+) -> None:
     if not _is_sequence(values) or len(values) != num_stages or not num_stages:
         raise ValueError(f'{name}={values!r} does not match the {num_stages} stages: give one value per stage')
-    if not all(isinstance(value, kind) and value > 0 for value in values):
-        raise ValueError(f'{name}={values!r}: give a positive {"integer" if kind is int else "number"} per stage')
+    if not all(isinstance(value, kinds) and value > 0 for value in values):
+        raise ValueError(f'{name}={values!r}: give a positive {"number" if float in kinds else "integer"} per stage')
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:

@@ -7,11 +7,11 @@ core), as ``tools/benchmark.py`` measures; the ranges stand beside them. They ch
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.grad import conv2d_weight
 from torch.utils.checkpoint import checkpoint
@@ -53,10 +53,10 @@ def run_mlp(mlp: Mlp, x: Tensor, saves_memory: bool = False) -> Tensor:
 def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
     """Local attention on (B, H, W, C): tokens are ordered by window once, and no padding token is projected."""
     size = attn.window_size
-    attends = padding_attends(attn.window_padding, *x.shape[1:3], size)
+    attends = padding_attends(attn.window_padding, x.shape[1], x.shape[2], size)
 
     def run(band: Tensor) -> Tensor:
-        regions = window_regions(*band.shape[1:3], size)
+        regions = window_regions(band.shape[1], band.shape[2], size)
         tokens = linear(OrderByWindow.apply(band, regions), attn.qkv.weight, attn.qkv.bias)
         outs = []
         for region, qkv in zip(regions, tokens.split([len(band) * r.num_tokens for r in regions]), strict=True):
@@ -134,13 +134,13 @@ class GeluLinear(torch.autograd.Function):
     """``F.linear(F.gelu(x), weight, bias)`` that keeps x alone for the gradient; can be differentiated twice."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         return linear(F.gelu(x), weight, bias)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         gelu = F.gelu(x)
         if runs_on_onednn(x, weight):
@@ -268,12 +268,12 @@ class OrderByWindow(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, regions: Sequence[Region]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, regions: Sequence[Region]) -> Tensor:
         ctx.shape, ctx.regions = x.shape, regions
         return _order_by_window(x, regions)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         parts = grad.split([ctx.shape[0] * region.num_tokens for region in ctx.regions])
         if _is_transformed(grad):
             windows = [p.view(-1, r.side_h * r.side_w, p.shape[1]) for p, r in zip(parts, ctx.regions, strict=True)]
@@ -285,12 +285,12 @@ class OrderByMap(torch.autograd.Function):
     """The windows of each region, in any shape, to (B, H, W, C): the inverse of :class:`OrderByWindow`."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, shape: torch.Size, regions: Sequence[Region], *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, shape: torch.Size, regions: Sequence[Region], *parts: Tensor) -> Tensor:
         ctx.part_shapes, ctx.regions = [part.shape for part in parts], regions
         return _order_by_map(parts, regions, shape)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if _is_transformed(grad):
             tokens = torch.cat([_as_rows(partition_windows(grad, region)) for region in ctx.regions])
         else:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from torch.nn.modules.module import _has_any_global_hook
 from . import fast_ops
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import DropPath, Mlp
+
+if TYPE_CHECKING:
+    from .block import TwinsBlock
 
 # What a block and its parts must consist of, to the exact class.
 EXPECTED: dict[str, type[nn.Module]] = dict(
@@ -81,11 +85,11 @@ def checkpoint_contexts() -> tuple[AbstractContextManager, AbstractContextManage
     return _saving_memory(), _saving_memory()
 
 
-def applies(block: nn.Module, x: Tensor) -> bool:
+def applies(block: 'TwinsBlock', x: Tensor) -> bool:
     """Whether :func:`run_block` may compute a block.
 
     Args:
-        block: A :class:`TwinsBlock`.
+        block: The block.
         x: Its input.
     """
     return (
@@ -115,7 +119,7 @@ def _is_watched() -> bool:
     )
 
 
-def _is_plain_block(block: nn.Module, dtype: torch.dtype) -> bool:
+def _is_plain_block(block: 'TwinsBlock', dtype: torch.dtype) -> bool:
     attn = block._modules.get('attn')
     if type(attn) is LocallyGroupedSelfAttention:
         expected = EXPECTED_LSA
@@ -166,9 +170,10 @@ def _is_plain(module: nn.Module | None, kind: type[nn.Module], dtype: torch.dtyp
     )
 
 
-def run_block(block: nn.Module, x: Tensor) -> Tensor:
+def run_block(block: 'TwinsBlock', x: Tensor) -> Tensor:
     """What the forward pass of a :class:`TwinsBlock` computes: (B, H, W, C) -> (B, H, W, C)."""
-    attn, norm2, mlp, drop_paths = block.attn, block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
+    attn: Any = block.attn  # what the chosen function takes
+    norm2, mlp, drop_paths = block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
     attend = fast_ops.attend_locally if type(attn) is LocallyGroupedSelfAttention else fast_ops.attend_globally
     attended = attend(attn, block.norm1(x))
 

@@ -27,7 +27,7 @@ def to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     name_of_format, prefix = recognise(state_dict)
     fmt = FORMATS[name_of_format]
-    native = {}
+    native: dict[str, Tensor] = {}
     for name, value in state_dict.items():
         targets = _native_names(name, fmt, prefix)
         native.update(zip(targets, _split(name, value, targets)))

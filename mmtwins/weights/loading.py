@@ -32,7 +32,7 @@ from .formats import unwrap
 try:
     from numpy._core import multiarray
 except ImportError:  # NumPy 1
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
 CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer

@@ -21,7 +21,7 @@ class KernelChange(NamedTuple):
     old: int
     new: int
     action: str
-    count: int
+    count: int  # type: ignore[assignment]  # the field takes the place of tuple.count, which nobody calls
 
 
 def resize_sr_kernel(weight: Tensor, ratio: int) -> Tensor:
