@@ -1,18 +1,19 @@
 """Pictures of the demo: training curves, and examples with their predictions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from ..engine.config import load_config
+from ..engine.model import build_model
 from ..plotting import INK, LINES, blend_labels, make_figure, save_figure
 
 if TYPE_CHECKING:
@@ -106,13 +107,60 @@ def draw_training_curves(runs: dict[str, list[dict]], metrics: dict[str, dict[st
     return save_figure(figure, path)
 
 
+def rate_example(example: Example, num_classes: int) -> float:
+    """How good a prediction is, in 0..1.
+
+    Args:
+        example: Truth and prediction, both label maps or both instances.
+        num_classes: Labels from this on are no class, as 255.
+
+    Returns:
+        The share of labelled pixels with the right class. For instances, twice the sum of the IoUs of true and predicted
+        masks of one class, matched one to one, by the number of both.
+    """
+    truth, prediction = example.truth, example.prediction
+    if not isinstance(truth, Instances):
+        labelled = truth < num_classes
+        return float((truth == prediction)[labelled].mean()) if labelled.any() else 1.0
+    assert isinstance(prediction, Instances)
+    number = len(truth.labels) + len(prediction.labels)
+    pairs = [
+        (float((a & b).sum() / max((a | b).sum(), 1)), i, j)
+        for i, (a, a_label) in enumerate(zip(truth.masks, truth.labels))
+        for j, (b, b_label) in enumerate(zip(prediction.masks, prediction.labels))
+        if a_label == b_label
+    ]
+    total, taken = 0.0, set[tuple[str, int]]()
+    for iou, i, j in sorted(pairs, reverse=True):
+        if not taken & {('truth', i), ('prediction', j)}:
+            taken |= {('truth', i), ('prediction', j)}
+            total += iou
+    return 2 * total / number if number else 1.0
+
+
+def choose_examples(examples: Sequence[Example], num_classes: int) -> dict[str, Example]:
+    """Choose what shows how well and how badly a model predicts.
+
+    Args:
+        examples: At least one.
+        num_classes: See :func:`rate_example`.
+
+    Returns:
+        The best, the upper quartile, the median and the worst by :func:`rate_example`, each with what it is.
+    """
+    ranked = sorted(examples, key=lambda example: rate_example(example, num_classes), reverse=True)
+    last = len(ranked) - 1
+    places = {f'best of {len(ranked)}': 0, 'upper quartile': last // 4, 'median': last // 2, 'worst': last}
+    return {title: ranked[place] for title, place in places.items()}
+
+
 def draw_examples(
-    examples: Sequence[Example], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], path: str | Path
+    examples: Mapping[str, Example], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], path: str | Path
 ) -> Path:
     """Draw input, ground truth and prediction side by side, one row per example.
 
     Args:
-        examples: At least one, all label maps or all instances.
+        examples: At least one, each with the title of its row; all label maps or all instances.
         classes: Names; label i of a map or an instance is ``classes[i]``, any other value is left unpainted.
         palette: One RGB colour in 0..255 per class.
         path: PNG file to write.
@@ -124,11 +172,13 @@ def draw_examples(
 
     if not examples:
         raise ValueError('no examples to draw: give at least one')
-    figure, axes = make_figure(len(examples), 3, width=2.5, height=2.5)
+    figure, axes = make_figure(len(examples), 3, width=3.4, height=3.4)
     for title, axis in zip(('input', 'ground truth', 'prediction'), axes[0]):
         axis.set_title(title, fontsize=11, color=INK)
-    for row, example in zip(axes, examples):
+    for row, (title, example) in zip(axes, examples.items()):
         row[0].imshow(example.image, interpolation='nearest')
+        label = dict(facecolor=INK, alpha=0.8, edgecolor='none', pad=2.5)
+        row[0].text(0.02, 0.97, title, transform=row[0].transAxes, va='top', color='white', fontsize=10, bbox=label)
         for axis, content in zip(row[1:], (example.truth, example.prediction)):
             if isinstance(content, Instances):
                 _show_instances(axis, example.image, content, classes, palette)
@@ -136,7 +186,9 @@ def draw_examples(
                 axis.imshow(blend_labels(example.image, content, palette), interpolation='nearest')
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    shown = sorted(set().union(*(_labels_in(part, len(classes)) for e in examples for part in (e.truth, e.prediction))))
+    shown = sorted(
+        set().union(*(_labels_in(part, len(classes)) for e in examples.values() for part in (e.truth, e.prediction)))
+    )
     handles = [
         Patch(facecolor='#{:02x}{:02x}{:02x}'.format(*palette[i]), edgecolor=INK, linewidth=0.5, label=classes[i])
         for i in shown
@@ -151,7 +203,7 @@ def draw_examples(
 def predict_examples(
     config: str | Path,
     checkpoint: str | Path,
-    indices: Sequence[int],
+    number: int,
     min_score: float = 0.5,
     cfg_options: dict | None = None,
 ) -> tuple[list[Example], Sequence[str], Sequence[tuple]]:
@@ -160,7 +212,7 @@ def predict_examples(
     Args:
         config: Config of MMSegmentation or MMDetection whose validation pipeline loads annotations.
         checkpoint: Checkpoint of that config.
-        indices: Which images of ``val_dataloader.dataset``.
+        number: How many images of ``val_dataloader.dataset``, from the first on; fewer where it has fewer.
         min_score: Instances with a lower score are left out.
         cfg_options: Changes to the config, as ``--cfg-options`` of the tools.
 
@@ -171,11 +223,11 @@ def predict_examples(
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     cfg.model.backbone.init_cfg = None  # the checkpoint has every weight
-    model = MODELS.build(cfg.model)
+    model: Any = build_model(cfg)
     load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
     model.eval()
     examples = []
-    for index in indices:
+    for index in range(min(number, len(dataset))):
         item = dataset[index]
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([item]))[0]

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .data import generate_toy_data
-from .figures import draw_examples, draw_training_curves, predict_examples, read_scalars
+from .figures import choose_examples, draw_examples, draw_training_curves, predict_examples, read_scalars
 from .progress import Meter, readable_time
 from .tasks import TASKS, TINY_DATA, DemoError, Settings
 from .training import evaluate, train
 
 STATE = 'demo.json'
+NUM_EXAMPLES = 24  # held-out images among which those to draw are chosen
 
 
 def run_demo(settings: Settings, console: Console, fresh: bool = False) -> None:
@@ -116,7 +117,7 @@ def _run_steps(settings: Settings, console: Console) -> None:
 
 
 def _draw(settings: Settings, checkpoints: dict[str, Path]) -> dict[str, str]:
-    """Draw predictions of both models on the first held-out images, and the training curves.
+    """Draw predictions of both models, good and bad ones, and the training curves.
 
     Returns:
         Path by the name that the table shows.
@@ -128,8 +129,11 @@ def _draw(settings: Settings, checkpoints: dict[str, Path]) -> dict[str, str]:
         # The libraries print how they load; nothing of it is for the reader of the demo.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            drawing = predict_examples(config, checkpoints[task.name], range(4), cfg_options=options)
-        paths[f'{task.name} pictures'] = draw_examples(*drawing, settings.work_dir / f'{task.name}.png')
+            examples, classes, palette = predict_examples(
+                config, checkpoints[task.name], NUM_EXAMPLES, cfg_options=options
+            )
+        chosen = choose_examples(examples, len(classes))
+        paths[f'{task.name} pictures'] = draw_examples(chosen, classes, palette, settings.work_dir / f'{task.name}.png')
     runs = {task.title: read_scalars(settings.work_dir / task.name) for task in TASKS}
     labels = {task.title: {key: label for key, (label, _) in task.metrics.items()} for task in TASKS}
     paths['training curves'] = draw_training_curves(runs, labels, settings.work_dir / 'curves.png')
