@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .windows import (
     Region,
+    crop,
     key_mask,
     merge_windows,
     num_windows,
@@ -72,14 +73,15 @@ class LocallyGroupedSelfAttention(nn.Module):
         """
         height, width = x.shape[1:3]
         if torch.compiler.is_compiling():
-            out = self._attend_padded(x)
+            out = crop(self._attend_padded(x), height, width)
         else:
             if padding_attends(self.window_padding, height, width, self.window_size):
                 x = pad_to_windows(x, self.window_size)
             qkv = self.qkv(x)
             regions = window_regions(x.shape[1], x.shape[2], self.window_size)
             out = merge_windows([self._attend(partition_windows(qkv, region)) for region in regions], regions)
-        return self.proj_drop(self.proj(out[:, :height, :width]))
+            out = out[:, :height, :width]
+        return self.proj_drop(self.proj(out))
 
     def _attend_padded(self, x: Tensor) -> Tensor:
         """The same for sizes that may be symbols: whole windows and a mask, so that one graph serves all sizes."""

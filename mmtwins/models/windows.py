@@ -47,6 +47,15 @@ def pad_to_windows(x: Tensor, size: int) -> Tensor:
     return F.pad(x, (0, 0, 0, num_windows(width, size) * size - width, 0, num_windows(height, size) * size - height))
 
 
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The top left of a feature map: (B, H', W', C) -> (B, H, W, C), contiguous.
+
+    A slice would do, but whether it is contiguous depends on the size, and a graph for all sizes must not ask.
+    """
+    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    return x.index_select(1, rows).index_select(2, columns)
+
+
 class Region(NamedTuple):
     """A rectangle of a feature map that consists of equal windows, in tokens."""
 

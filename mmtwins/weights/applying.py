@@ -9,6 +9,7 @@ from mmengine.model import PretrainedInit, update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
+from .converting import stage_of
 from .fitting import AUXILIARY_HEAD, Fit, check_heads, check_values, fit_backbone, fit_model, has_one_backbone
 from .formats import BLOCK, strip_wrappers, unwrap
 from .loading import load_safely, naming_checkpoint
@@ -162,9 +163,13 @@ def _is_part(given: Mapping[str, Any], expected: Mapping[str, Tensor]) -> bool:
 
 
 def _is_for_pytorch(own: Mapping[str, Any], expected: Mapping[str, Tensor], module: nn.Module) -> bool:
-    """Whether a state dict that cannot be fitted is no Twins checkpoint, a part of one, or of layers put in later."""
+    """Whether a state dict that cannot be fitted is no Twins checkpoint, a part of one, or of layers put in later.
+
+    Names that no part of a backbone has may stand beside a part: PyTorch reports them.
+    """
     try:
         is_twins = any(map(BLOCK.match, unwrap(own)))
     except ValueError:
         return True
-    return not is_twins or own.keys() < expected.keys() or _is_part(own, module.state_dict())
+    part = {name: value for name, value in own.items() if stage_of(name) >= 0}
+    return not is_twins or (bool(part) and _is_part(part, expected)) or _is_part(own, module.state_dict())
