@@ -76,7 +76,7 @@ def test_closed_form_with_other_settings() -> None:
 def test_parts_of_the_closed_form() -> None:
     # A 10 x 7 map in windows of 4: 2 x 1 whole ones, two of 4 x 3, one of 2 x 4, one of 2 x 3.
     assert lsa_macs(10, 7, 8, 4)['attention'] == 2 * 8 * (2 * 16**2 + 2 * 12**2 + 8**2 + 6**2)
-    assert lsa_macs(10, 7, 8, 4, 'zero')['attention'] == 2 * 8 * 70 * 16
+    assert lsa_macs(10, 7, 8, 4, 'zero')['attention'] == 2 * 8 * (12 * 8) * 16  # padding tokens ask too
     assert gsa_macs(10, 7, 8, 3) == dict(
         projections=(2 * 70 + 2 * 6) * 64, subsampling=6 * 9 * 64, attention=2 * 8 * 70 * 6
     )
