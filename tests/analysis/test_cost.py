@@ -22,6 +22,10 @@ from mmtwins.analysis.counting import count
 from mmtwins.engine.config import load_config
 from mmtwins.models.layers import map_sizes
 
+PARTS = {
+    'patch_embed', 'peg', 'lsa_projections', 'lsa_attention', 'gsa_projections', 'gsa_subsampling', 'gsa_attention', 'mlp'
+}  # fmt: skip
+
 
 def test_the_papers_cost_has_its_minimum_at_the_root() -> None:
     for height, width in ((224, 224), (56, 56), (50, 84)):
@@ -69,14 +73,22 @@ def test_closed_form_with_other_settings() -> None:
     closed = backbone_macs(height=179, width=301, **kwargs)
     with torch.device('meta'):
         assert sum(sum(s.values()) for s in closed) == count(TwinsSVTBackbone(**kwargs), 179, 301, 4).total.macs
+    assert closed[3].keys() == PARTS
     closed = backbone_macs('small', 179, 301, window_sizes=None)
+    assert closed[3].keys() == {part for part in PARTS if not part.startswith('lsa_')}
     assert [sum(stage.values()) for stage in closed] == counted_stages(TwinsPCPVTBackbone, size=(179, 301))
+
+
+@pytest.mark.parametrize('name', ['window_sizes', 'sr_ratios'])
+def test_the_closed_form_needs_one_value_per_stage(name: str) -> None:
+    with pytest.raises(ValueError, match=rf'{name}=\(7, 7, 7\) does not match the 4 stages'):
+        backbone_macs('small', 64, 64, **{name: (7, 7, 7)})
 
 
 def test_parts_of_the_closed_form() -> None:
     # A 10 x 7 map in windows of 4: 2 x 1 whole ones, two of 4 x 3, one of 2 x 4, one of 2 x 3.
     assert lsa_macs(10, 7, 8, 4)['attention'] == 2 * 8 * (2 * 16**2 + 2 * 12**2 + 8**2 + 6**2)
-    assert lsa_macs(10, 7, 8, 4, 'zero')['attention'] == 2 * 8 * 70 * 16
+    assert lsa_macs(10, 7, 8, 4, 'zero')['attention'] == 2 * 8 * (12 * 8) * 16  # padding tokens ask too
     assert gsa_macs(10, 7, 8, 3) == dict(
         projections=(2 * 70 + 2 * 6) * 64, subsampling=6 * 9 * 64, attention=2 * 8 * 70 * 6
     )

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from mmtwins.models import attention
@@ -61,6 +62,16 @@ def test_lsa_equals_naive_loop(window_padding: str, qkv_bias: bool, size: tuple[
     assert_close(attn(x), naive_lsa(attn, x, padding_attends=window_padding == 'zero'), rtol=1e-5, atol=1e-6)
 
 
+def test_by_default_biases_are_learned_windows_are_masked_and_nothing_is_dropped() -> None:
+    local, subsampled = LocallyGroupedSelfAttention(DIM, HEADS, WINDOW), GlobalSubsampledAttention(DIM, HEADS, 2)
+    assert local.window_padding == 'masked'
+    for attn, layers in ((local, ('qkv', 'proj')), (subsampled, ('q', 'kv', 'proj'))):
+        assert all(attn.get_submodule(layer).bias is not None for layer in layers)
+        assert attn.attn_drop == attn.proj_drop.p == 0.0
+    unbiased = GlobalSubsampledAttention(DIM, HEADS, 2, qkv_bias=False)
+    assert [unbiased.q.bias, unbiased.kv.bias] == [None, None]
+
+
 @pytest.mark.parametrize('axes', SIZES)
 def test_meituan_is_zero_where_one_axis_is_padded_and_masked_elsewhere(axes: str) -> None:
     x = torch.randn(2, *SIZES[axes], DIM)
@@ -85,7 +96,8 @@ def test_gsa_equals_attention_over_convolved_sub_windows() -> None:
     attn = GlobalSubsampledAttention(DIM, HEADS, sr_ratio=2)
     x = torch.randn(2, 5, 7, DIM)  # the last row and column fill no sub-window
     patches = x[:, :4, :6].reshape(2, 2, 2, 3, 2, DIM).permute(0, 1, 3, 5, 2, 4).reshape(2, 6, -1)
-    representatives = attn.norm(patches @ attn.sr.weight.reshape(DIM, -1).T + attn.sr.bias)
+    convolved = patches @ attn.sr.weight.reshape(DIM, -1).T + attn.sr.bias
+    representatives = torch.nn.functional.layer_norm(convolved, (DIM,), attn.norm.weight, attn.norm.bias, eps=1e-5)
     head_dim = DIM // HEADS
     for b in range(2):
         q = attn.q(x[b].reshape(35, DIM))
@@ -127,9 +139,21 @@ def test_more_windows_than_a_kernel_takes_are_attended_in_parts(monkeypatch) -> 
     attn = make_lsa('zero')
     qkv, mask = torch.randn(14, 9, 3 * DIM), torch.rand(14, 1, 1, 9) > 0.3
     expected = attn._attend(qkv), attn._attend(qkv, mask)
+    sizes = []
+    assert attention.MAX_BATCH <= 65535  # of the axes y and z of a CUDA grid
+
+    def attend(q: Tensor, *args) -> Tensor:
+        sizes.append(len(q))
+        return scaled_dot_product_attention(q, *args)
+
+    monkeypatch.setattr(attention, 'scaled_dot_product_attention', attend)
     monkeypatch.setattr(attention, 'MAX_BATCH', 5)
+    attn._attend(qkv)
+    assert sizes == [14]
     monkeypatch.setattr(Tensor, 'is_cuda', True)  # the limit is that of CUDA's kernels
     assert_close((attn._attend(qkv), attn._attend(qkv, mask)), expected)
+    attn._attend(qkv[:5])
+    assert sizes[1:] == [5, 5, 4, 5, 5, 4, 5]
 
 
 @pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
@@ -139,6 +163,16 @@ def test_lsa_for_symbolic_sizes_equals_lsa_for_known_ones(window_padding: str, s
     x = torch.randn(2, *size, DIM)
     padded = attn._attend_padded(x)[:, : size[0], : size[1]]
     assert_close(attn.proj(padded), attn(x), rtol=1e-5, atol=1e-6)
+
+
+def test_only_a_compiler_gets_whole_windows_with_a_mask(monkeypatch) -> None:
+    attn, x, calls = make_lsa('masked'), torch.randn(1, 5, 7, DIM), []
+    monkeypatch.setattr(attn, '_attend_padded', lambda x: calls.append(x.shape) or x)
+    attn(x)
+    assert not calls
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    assert torch.equal(attn(x), attn.proj(x))
+    assert calls == [x.shape]
 
 
 def test_attention_dropout_acts_in_training_only() -> None:
@@ -151,4 +185,6 @@ def test_attention_dropout_acts_in_training_only() -> None:
     for attn in modules:
         assert not torch.equal(attn(x), attn(x))
         attn.eval()
-        assert torch.equal(attn(x), attn(x))
+        without = attn(x)
+        attn.train().attn_drop = 0.0
+        assert torch.equal(attn(x), without)

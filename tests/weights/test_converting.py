@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, TwinsBackbone
-from mmtwins.weights.converting import from_native, to_native, trace
+from mmtwins.weights.converting import convert, from_native, to_native, trace
 from mmtwins.weights.formats import FORMATS, recognise
 from mmtwins.weights.loading import read_checkpoint
 
@@ -118,12 +118,37 @@ def test_converting_to_mmpretrain_gives_its_own_names() -> None:
     assert {name: list(value.shape) for name, value in from_native(native, 'mmpretrain').items()} == shapes
 
 
+def test_converting_to_mmseg_gives_its_own_names() -> None:
+    wanted = {
+        'patch_embeds.1.projection.weight': ['patch_embeds.1.proj.weight'],
+        'patch_embeds.1.norm.bias': ['patch_embeds.1.norm.bias'],
+        'position_encodings.2.proj.bias': ['pos_block.2.proj.0.bias'],
+        'layers.0.0.norm1.weight': ['blocks.0.0.norm1.weight'],
+        'layers.0.0.attn.qkv.weight': ['blocks.0.0.attn.qkv.weight'],
+        'layers.0.0.attn.proj.bias': ['blocks.0.0.attn.proj.bias'],
+        'layers.0.0.ffn.layers.0.0.weight': ['blocks.0.0.mlp.fc1.weight'],
+        'layers.0.0.ffn.layers.1.bias': ['blocks.0.0.mlp.fc2.bias'],
+        'layers.0.1.attn.attn.in_proj_weight': ['blocks.0.1.attn.q.weight', 'blocks.0.1.attn.kv.weight'],
+        'layers.0.1.attn.attn.in_proj_bias': ['blocks.0.1.attn.q.bias', 'blocks.0.1.attn.kv.bias'],
+        'layers.0.1.attn.attn.out_proj.weight': ['blocks.0.1.attn.proj.weight'],
+        'layers.0.1.attn.sr.weight': ['blocks.0.1.attn.sr.weight'],
+        'norm_list.3.bias': ['norm_list.3.bias'],
+    }
+    origins = trace(random_weights(make_tiny()), 'mmseg')
+    assert {name: origins.get(name) for name in wanted} == wanted
+
+
 def test_what_no_format_holds_is_refused() -> None:
     native = random_weights(make_tiny(TwinsPCPVTBackbone, qkv_bias=False))
     with pytest.raises(
         ValueError, match=r'blocks\.0\.0\.attn\.proj\.bias: mmseg.*no output bias where qkv_bias is False'
     ):
         from_native(native, 'mmseg')
+    one_number = {name: torch.zeros_like(v) if name.endswith('.proj.bias') else v for name, v in native.items()}
+    assert 'layers.3.1.attn.attn.out_proj.bias' not in from_native(one_number, 'mmseg')
+    one_number['blocks.3.1.attn.proj.bias'][7] = 1
+    with pytest.raises(ValueError, match=r'blocks\.3\.1\.attn\.proj\.bias: mmseg'):
+        from_native(one_number, 'mmseg')
     with pytest.raises(ValueError, match="format 'caffe' is unknown: choose one of native, timm, mmseg, mmpretrain"):
         from_native(native, 'caffe')
     with pytest.raises(ValueError, match='the names are those of mmpretrain'):
@@ -165,6 +190,18 @@ def test_the_tool_gives_timm_the_backbone_of_a_whole_model(run_tool, tmp_path: P
     assert result.stdout.strip().endswith('4 dropped')
     backbone = {k.removeprefix('backbone.'): v for k, v in source.items() if k.startswith('backbone.')}
     assert_equal(read_checkpoint(str(tmp_path / 'a.safetensors')), backbone)
+
+
+@pytest.mark.parametrize('fmt', FORMATS)
+def test_timm_gets_the_backbone_of_a_whole_model_and_others_all(fmt: str) -> None:
+    source = random_weights(Dense())
+    backbone = {k.removeprefix('backbone.'): v for k, v in source.items() if k.startswith('backbone.')}
+    foreign = from_native(source, fmt)
+    assert_equal(convert(foreign, 'timm'), backbone)
+    assert_equal(convert(foreign, 'native'), source)
+    assert trace(foreign, 'timm').keys() == backbone.keys()
+    with pytest.raises(ValueError, match="format 'caffe' is unknown"):
+        convert(foreign, 'caffe')
 
 
 @pytest.mark.parametrize(

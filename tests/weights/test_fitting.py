@@ -4,13 +4,13 @@ import re
 
 import pytest
 import torch
-from tiny import TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
+from tiny import LAST_NORM_ONLY, TINY, Dense, assert_equal, make_tiny, random_weights, tiny_classifier
 from torch import nn
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.models.backbone import TwinsBackbone
 from mmtwins.weights.converting import from_native, to_native
-from mmtwins.weights.fitting import check_heads, check_values, fit_backbone, fit_model, has_one_backbone
+from mmtwins.weights.fitting import check_heads, check_values, count_stages, fit_backbone, fit_model, has_one_backbone
 from mmtwins.weights.formats import FORMATS
 from mmtwins.weights.reporting import list_warnings
 
@@ -54,6 +54,42 @@ def test_another_architecture_is_refused_with_both() -> None:
         fit_backbone(random_weights(make_tiny()), make_tiny(norm_after_stage=False).state_dict())
     with pytest.raises(ValueError, match='no weight in the checkpoint fits the backbone'):
         fit_backbone({}, make_tiny().state_dict())
+
+
+@pytest.mark.parametrize(('count', 'more'), [(3, ''), (5, '; and 2 more')])
+def test_an_error_names_three_weights_and_counts_the_rest(count: int, more: str) -> None:
+    surplus = {f'foo.{i}': torch.zeros(1) for i in range(count)}
+    named = r'foo\.2 is \(1,\) in the checkpoint, not there in the'
+    with pytest.raises(ValueError, match=rf'{named} backbone{more}\. The checkpoint holds'):
+        fit_backbone(random_weights(make_tiny()) | surplus, make_tiny().state_dict())
+    heads = {f'decode_head.{name}': value for name, value in reversed(surplus.items())}  # named in sorted order
+    with pytest.raises(ValueError, match=rf'{named} model{more}\. To take the backbone only'):
+        fit_model(random_weights(Dense()) | heads, Dense().state_dict())
+
+
+@pytest.mark.parametrize('stages', [0, 1, 2, 3])
+def test_stages_count_up_to_the_first_that_is_not_whole(stages: int) -> None:
+    weights = random_weights(make_tiny())
+    assert count_stages(weights) == 4
+    for part in ('patch_embeds.{}.proj.weight', 'blocks.{}.0.norm1.weight'):
+        assert count_stages({k: v for k, v in weights.items() if k != part.format(stages)}) == stages
+
+
+def test_a_norm_of_the_last_stage_alone_is_dropped_where_all_stages_have_one() -> None:
+    weights, expected = random_weights(make_tiny(norm_after_stage=LAST_NORM_ONLY)), make_tiny().state_dict()
+    fit = fit_backbone(weights, expected)
+    assert fit.kind == 'backbone'
+    assert fit.dropped == {'final norm': 2}
+    assert fit.fresh == tuple(name for name in expected if name.startswith('norm_list.'))
+    assert_equal(dict(fit.weights), {k: v for k, v in weights.items() if not k.startswith('norm_list.')})
+
+
+def test_a_fit_suits_models_that_have_a_place_for_every_weight() -> None:
+    expected = Dense().state_dict()
+    fit = fit_model(random_weights(make_tiny()), expected)
+    assert fit.suits(expected)
+    assert not fit.suits(make_tiny().state_dict())
+    assert not fit.suits({**expected, 'backbone.norm_list.1.bias': torch.zeros(3)})
 
 
 @pytest.mark.parametrize('fmt', FORMATS)
@@ -108,7 +144,7 @@ def test_a_count_of_batches_may_be_missing_or_surplus() -> None:
 
 def test_weights_that_no_training_gives_are_refused_by_name() -> None:
     expected = make_tiny().state_dict() | {'neck.num_batches_tracked': torch.tensor(0)}
-    weights = random_weights(make_tiny()) | {'neck.num_batches_tracked': torch.tensor(7)}
+    weights = {'neck.num_batches_tracked': torch.tensor(7), **random_weights(make_tiny())}
     check_values(weights, expected)
     check_values({name: value.half() for name, value in weights.items()}, expected)
     name = 'blocks.1.0.mlp.fc1.bias'
@@ -157,6 +193,16 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
         fit_model(other, target.state_dict())
     with pytest.raises(ValueError, match=r'bottleneck\.weight is \(8, 16, 1, 1\) in the checkpoint, \(8, 32, 1, 1\)'):
         fit_model(random_weights(Dense(channels=16)), Dense().state_dict())
+
+
+def test_misfits_are_sorted_by_name() -> None:
+    theirs, ours = ({f'{kind}{i}': nn.Linear(1, 1) for i in range(5)} for kind in ('old', 'new'))
+    fit = fit_model(random_weights(Dense(**dict(reversed(theirs.items())))), Dense(**ours).state_dict())
+    assert [(misfit.name, misfit.action) for misfit in fit.misfits] == [
+        *((name, 'left as initialised') for name in ours),
+        *((name, 'dropped') for name in theirs),
+    ]
+    assert fit.dropped == {'heads of the model': 10}
 
 
 @pytest.mark.parametrize('allow_bare_backbone', [False, True])

@@ -17,12 +17,22 @@ def test_other_transformers_are_not_taken_for_twins(names: str) -> None:
         recognise({f'backbone.{names}': torch.zeros(1)})
 
 
+def test_what_is_no_twins_is_named_by_its_first_weights() -> None:
+    with pytest.raises(ValueError, match=r'which has no weights$'):
+        recognise({})
+    others = {'a': torch.zeros(1), 'b.c': torch.zeros(2, 3), 'd': torch.zeros(()), 'e': torch.zeros(1)}
+    with pytest.raises(ValueError, match=r'which has a \(1,\), b\.c \(2, 3\), d \(\)$'):
+        recognise(others)
+
+
 def test_unwrap_finds_the_weights() -> None:
     weights = {'a': torch.zeros(1)}
     for checkpoint in (
         weights,
         {'state_dict': weights, 'meta': {}},
         {'model': weights},
+        {'model': {'state_dict': weights}},
+        {'state_dict': {'model': weights}},
         {'module.a': torch.zeros(1)},
         {'state_dict': {'module.a': torch.zeros(1), 'iteration': 3}},
     ):
@@ -55,6 +65,8 @@ def test_averaged_models_lose_their_counters_and_doubles_are_refused() -> None:
         averaged = {counter: torch.tensor(3), **{f'module.{name}': value for name, value in weights.items()}}
         assert_equal(unwrap(averaged), weights)
     assert unwrap({'steps': torch.tensor(3), 'a': torch.zeros(1)}).keys() == {'steps', 'a'}
+    half = {'steps': torch.tensor(3), 'a': torch.zeros(1), 'module.b': torch.zeros(1)}
+    assert unwrap(half).keys() == {'steps', 'a', 'b'}
     with pytest.raises(ValueError, match=r'holds two models, with a and module\.a: keep one'):
         unwrap({'a': torch.zeros(1), 'module.a': torch.zeros(1)})
 

@@ -24,6 +24,9 @@ def test_the_sum_of_a_kernel_stays(old: int, new: int) -> None:
     torch.testing.assert_close(resized.sum((2, 3)), weight.sum((2, 3)))
     if old == new:
         assert torch.equal(resized, weight)
+        assert resized.data_ptr() != weight.data_ptr()
+    square = torch.randn(new, new, old, old)  # as many channels as the new ratio
+    assert resize_sr_kernel(square, new).shape == (new, new, new, new)
 
 
 def test_a_map_seen_at_another_resolution_gives_the_same_representatives() -> None:
@@ -79,6 +82,24 @@ def test_a_mean_is_what_stands_in() -> None:
     x = torch.randn(1, 16, 9, 6)
     means = torch.conv2d(x, fitted['blocks.1.1.attn.sr.weight'], fitted['blocks.1.1.attn.sr.bias'], stride=3)
     torch.testing.assert_close(means, torch.nn.functional.avg_pool2d(x, 3))
+    assert (fitted['blocks.1.1.attn.norm.weight'] == 1).all()  # fresh
+    assert (fitted['blocks.1.1.attn.norm.bias'] == 0).all()
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 4, 2), (8, 8, 2, 4), (8, 8), (), (4, 8, 2, 2), (8, 4, 2, 2)])
+def test_a_damaged_or_foreign_kernel_is_left_to_the_check_of_shapes(shape: tuple[int, ...]) -> None:
+    weights = dict(tiny_backbone((4, 2)).state_dict())
+    weights['blocks.0.1.attn.sr.weight'] = torch.zeros(shape)
+    fitted, changes = fit_sr_kernels(weights, tiny_backbone((6, 1)).state_dict())
+    assert [change.action for change in changes] == ['dropped']  # the other stage's
+    assert fitted['blocks.0.1.attn.sr.weight'] is weights['blocks.0.1.attn.sr.weight']
+
+
+def test_a_bias_without_a_kernel_is_left_to_the_check_of_shapes() -> None:
+    weights = dict(tiny_backbone((4, 1)).state_dict(), **{'blocks.1.1.attn.sr.bias': torch.zeros(16)})
+    fitted, changes = fit_sr_kernels(weights, tiny_backbone((6, 2)).state_dict())
+    assert changes == (KernelChange(4, 6, 'resized', count=1),)
+    assert 'blocks.1.1.attn.sr.weight' not in fitted
 
 
 def test_another_architecture_is_left_to_the_check_of_shapes() -> None:
