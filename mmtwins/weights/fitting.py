@@ -130,7 +130,6 @@ def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
     final_norm = f'norm_list.{last_stage}.'
     if is_classifier and own_norms and all(name.startswith(final_norm) for name in own_norms):
         native = rename_final_norm(native, to='norm_list.')  # the backbone norms its last stage only, as a classifier
-        given_norms = {name for name in native if name.startswith('norm_list.')}
     elif all(name.startswith(final_norm) for name in given_norms) and given_norms != own_norms:
         native = rename_final_norm(native, to='norm.')
         given_norms = set()
@@ -139,7 +138,7 @@ def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
         'final norm': {'norm.weight', 'norm.bias'} & native.keys(),
         'stages not built': {name for name in native if last_built < stage_of(name) <= last_stage},
     }
-    fresh = set() if given_norms else own_norms
+    fresh = set() if any(name.startswith('norm_list.') for name in native) else own_norms
     kept = {name: value for name, value in native.items() if not any(name in names for names in dropped.values())}
     kept, changes = fit_sr_kernels(kept, expected)
     _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})

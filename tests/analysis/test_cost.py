@@ -9,6 +9,7 @@ from torch import nn
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.analysis.cost import (
+    PUBLISHED_SR_RATIOS,
     backbone_macs,
     best_window,
     calibrate,
@@ -97,15 +98,16 @@ def test_parts_of_the_closed_form() -> None:
 
 @pytest.mark.parametrize('arch', ['small', 'base', 'large'])
 def test_at_224_the_published_model_is_the_calibrated_one(arch: str) -> None:
-    assert calibrate(arch, 224, 224) == dict(window_sizes=(7, 7, 7, 7), sr_ratios=(8, 4, 2, 1))
+    assert calibrate(arch, 224, 224) == dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
 
 
-@pytest.mark.parametrize(('size', 'min_keys'), [((512, 512), 49), ((320, 448), 100), ((64, 64), 4), ((33, 65), 49)])
+@pytest.mark.parametrize(('size', 'min_keys'), [((512, 512), 49), ((320, 448), 101), ((64, 64), 4), ((33, 65), 49)])
 def test_nothing_allowed_is_cheaper_than_calibrated(size: tuple[int, int], min_keys: int) -> None:
     best = calibrate('small', *size, min_keys=min_keys)
     least = [sum(stage.values()) for stage in backbone_macs('small', *size, **best)]
     for i, (height, width) in enumerate(map_sizes(*size)):
         assert num_keys(height, width, best['sr_ratios'][i]) >= min_keys or best['sr_ratios'][i] == 1
+        assert best['window_sizes'][i] ** 2 >= min_keys or best['window_sizes'][i] >= max(height, width)
         for r in range(1, min(height, width) + 1):
             unseen = 1 - num_keys(height, width, r) * r * r / (height * width)
             if r > 1 and (num_keys(height, width, r) < min_keys or unseen > 0.05):
@@ -123,9 +125,11 @@ def test_nothing_allowed_is_cheaper_than_calibrated(size: tuple[int, int], min_k
 
 
 def test_calibrate_refuses_what_makes_no_sense() -> None:
-    for arguments in (dict(height=16), dict(min_keys=0), dict(max_unseen=2)):
+    for arguments in (dict(height=16), dict(min_keys=0), dict(max_unseen=2), dict(max_unseen=-0.1)):
         with pytest.raises(ValueError, match='give at least 32 x 32 pixels, one key and a share'):
             calibrate(**{'arch': 'small', 'height': 64, 'width': 64, **arguments})
+    for least in (dict(height=32, width=32), dict(min_keys=1), dict(max_unseen=0), dict(max_unseen=1)):  # allowed
+        calibrate(**{'arch': 'small', 'height': 64, 'width': 64, **least})
     with pytest.raises(ValueError, match="arch='huge' is unknown"):
         calibrate('huge', 64, 64)
 

@@ -42,6 +42,15 @@ def test_merging_is_the_inverse_of_cutting(size: tuple[int, int]) -> None:
     assert torch.equal(merge_windows([partition_windows(x, region) for region in regions], regions), x)
 
 
+def test_merging_needs_the_windows_of_every_region() -> None:
+    for size in ((3, 3), (4, 3)):
+        regions = window_regions(*size, 3)
+        parts = [partition_windows(torch.randn(1, *size, 2), region) for region in regions]
+        for given in (parts[:-1], [*parts, parts[0]]):
+            with pytest.raises(ValueError, match='zip'):
+                merge_windows(given, regions)
+
+
 @pytest.mark.parametrize(
     ('window_padding', 'attends'),
     [

@@ -361,9 +361,20 @@ def test_load_weights_of_a_model_without_twins() -> None:
     assert torch.equal(model[0].weight, source['0.weight'])
     with pytest.raises(ValueError, match=r'0\.weight is \(3, 2\) in the checkpoint, \(2, 2\) in the model'):
         load_weights(model, {**source, '0.weight': torch.zeros(3, 2)})
+    with_auxiliary = nn.ModuleDict(dict(head=nn.Linear(2, 2), auxiliary_head=nn.Linear(2, 2)))
+    load_weights(with_auxiliary, {'head.weight': torch.ones(2, 2), 'head.bias': torch.ones(2)})
+    assert (with_auxiliary['head'].weight == 1).all()
     del source['0.weight']
     with pytest.raises(ValueError, match=r'1 weights of the model are not in it, such as 0\.weight'):
         load_weights(model, source)
+
+
+def test_a_prefix_picks_the_backbone_alone() -> None:
+    source, expected = random_weights(Dense()), make_tiny().state_dict()
+    for prefix in ('backbone', 'backbone.', 'module.backbone'):
+        fit = fit_file(source, expected, prefix)
+        assert (fit.kind, fit.dropped) == ('backbone', {})
+    assert fit_file(source, expected).kind == 'whole model'
 
 
 def test_a_fitted_checkpoint_is_not_fitted_again_unless_the_model_is_another() -> None:

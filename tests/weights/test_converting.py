@@ -92,6 +92,7 @@ def test_round_trip_with_any_norms_and_heads_is_bit_identical(norms: bool | tupl
     native = random_weights(make_tiny(norm_after_stage=norms))
     if whole:
         heads = {'decode_head.norm.weight': torch.randn(3), 'head.layers.0.0.attn.weight': torch.randn(3)}
+        heads['decode_head.bn.num_batches_tracked'] = torch.tensor(3)  # a scalar
         native = {f'backbone.{name}': value for name, value in native.items()} | heads
     foreign = from_native(native, fmt)
     if norms == LAST_NORM_ONLY and not whole and fmt == 'timm':
@@ -107,6 +108,9 @@ def test_round_trip_of_a_classifier_is_bit_identical(fmt: str) -> None:
     if fmt == 'mmpretrain':
         assert foreign.keys() >= {'head.fc.weight', 'head.fc.bias', 'backbone.norm_after_stage3.weight'}
     assert_equal(to_native(foreign), native)
+    if fmt == 'mmpretrain':  # a whole model with a head of that name
+        whole = to_native({**foreign, 'neck.a': torch.zeros(1)})
+        assert whole.keys() >= {'neck.a', 'head.fc.weight', 'backbone.blocks.0.0.norm1.weight'}
     both = {**native, **random_weights(make_tiny())}  # as the public segmentation code keeps them
     assert_equal(to_native(from_native(both, fmt)), both)
 
@@ -230,6 +234,15 @@ def test_the_order_of_names_does_not_matter(family: type[TwinsBackbone], fmt: st
     assert_equal(from_native(dict(sorted(native.items())), fmt), foreign)
     assert_equal(from_native(dict(reversed(native.items())), fmt), foreign)
     assert_equal(to_native(dict(sorted(foreign.items()))), native)
+
+
+@pytest.mark.parametrize('shape', [(25, 8), (23, 8), ()])
+def test_what_does_not_divide_into_q_k_and_v_is_refused(shape: tuple[int, ...]) -> None:
+    foreign = from_native(random_weights(make_tiny()), 'mmseg')
+    foreign['layers.0.1.attn.attn.in_proj_weight'] = torch.zeros(shape)
+    message = re.escape(f'layers.0.1.attn.attn.in_proj_weight is {shape}, which does not divide into q, k and v')
+    with pytest.raises(ValueError, match=message):
+        to_native(foreign)
 
 
 def test_half_a_pair_is_refused() -> None:

@@ -52,7 +52,10 @@ def test_another_architecture_is_refused_with_both() -> None:
         fit_backbone(random_weights(make_tiny()), make_tiny(qkv_bias=False).state_dict())
     with pytest.raises(ValueError, match=r'norm_list.0.weight is \(8,\) in the checkpoint, not there'):
         fit_backbone(random_weights(make_tiny()), make_tiny(norm_after_stage=False).state_dict())
-    with pytest.raises(ValueError, match='no weight in the checkpoint fits the backbone'):
+    wider = make_tiny(arch=dict(TINY, embed_dims=(16, 32, 48, 64)))
+    with pytest.raises(ValueError, match=r'^no weight in the checkpoint fits the backbone: patch_embeds'):
+        fit_backbone(random_weights(make_tiny()), wider.state_dict())
+    with pytest.raises(ValueError, match='no weight in the checkpoint fits the backbone, which looks for'):
         fit_backbone({}, make_tiny().state_dict())
 
 
@@ -82,6 +85,15 @@ def test_a_norm_of_the_last_stage_alone_is_dropped_where_all_stages_have_one() -
     assert fit.dropped == {'final norm': 2}
     assert fit.fresh == tuple(name for name in expected if name.startswith('norm_list.'))
     assert_equal(dict(fit.weights), {k: v for k, v in weights.items() if not k.startswith('norm_list.')})
+
+
+@pytest.mark.parametrize('fmt', FORMATS)
+def test_the_norm_of_a_classifier_becomes_that_of_the_last_stage_where_only_that_has_one(fmt: str) -> None:
+    classifier, expected = tiny_classifier(), make_tiny(norm_after_stage=LAST_NORM_ONLY).state_dict()
+    fit = fit_backbone(from_native(classifier, fmt), expected)
+    assert torch.equal(fit.weights['norm_list.3.weight'], classifier['norm.weight'])
+    assert fit.weights.keys() == expected.keys()
+    assert (fit.kind, fit.dropped, fit.fresh) == ('ImageNet classifier', {'head': 2}, ())
 
 
 def test_a_fit_suits_models_that_have_a_place_for_every_weight() -> None:
@@ -213,7 +225,7 @@ def test_misfits_are_sorted_by_name() -> None:
         (dict(auxiliary_head=nn.Linear(3, 3)), dict(), None),
         (dict(), dict(auxiliary_head=nn.Linear(3, 3)), None),
         (dict(), dict(num_classes=3), r'decode_head\.conv_seg: 5 outputs .* classes\): give the config it was trained'),
-        (dict(), dict(neck=nn.Linear(3, 3)), 'neck: not in the checkpoint: give the config it was trained with'),
+        (dict(), dict(neck=nn.Linear(3, 3)), r'neck: not in the checkpoint: give the config it was trained with$'),
     ],
 )
 def test_predictions_need_the_heads_of_the_checkpoint(

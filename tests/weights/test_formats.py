@@ -17,6 +17,10 @@ def test_other_transformers_are_not_taken_for_twins(names: str) -> None:
         recognise({f'backbone.{names}': torch.zeros(1)})
 
 
+def test_one_block_is_enough() -> None:
+    assert recognise({'a.stages.3.1.ffn.layers.1.bias': torch.zeros(1)}) == ('mmpretrain', 'a.')
+
+
 def test_what_is_no_twins_is_named_by_its_first_weights() -> None:
     with pytest.raises(ValueError, match=r'which has no weights$'):
         recognise({})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import make_tiny, random_weights
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.weights.resizing import KernelChange, fit_sr_kernels, resize_sr_kernel
@@ -76,6 +77,12 @@ def test_a_checkpoint_of_another_ratio_fits(old: tuple, new: tuple, expected: Ke
             torch.testing.assert_close(a[..., 1:-1, 1:-1], b[..., 1:-1, 1:-1], atol=1e-4, rtol=1e-3)
 
 
+def test_changes_are_in_the_order_of_blocks() -> None:
+    weights = random_weights(make_tiny(sr_ratios=(8, 4, 2, 1)))
+    _, changes = fit_sr_kernels(weights, make_tiny(sr_ratios=(4, 6, 1, 2)).state_dict())
+    assert [(change.old, change.new) for change in changes] == [(8, 4), (4, 6), (2, 1), (1, 2)]
+
+
 def test_a_mean_is_what_stands_in() -> None:
     target = tiny_backbone((4, 3))
     fitted, _ = fit_sr_kernels(tiny_backbone((4, 1)).state_dict(), target.state_dict())
@@ -93,6 +100,14 @@ def test_a_damaged_or_foreign_kernel_is_left_to_the_check_of_shapes(shape: tuple
     fitted, changes = fit_sr_kernels(weights, tiny_backbone((6, 1)).state_dict())
     assert [change.action for change in changes] == ['dropped']  # the other stage's
     assert fitted['blocks.0.1.attn.sr.weight'] is weights['blocks.0.1.attn.sr.weight']
+
+
+def test_a_block_without_keys_is_left_to_the_check_of_shapes() -> None:
+    weights = dict(tiny_backbone((4, 1)).state_dict())
+    del weights['blocks.1.1.attn.kv.weight']
+    fitted, changes = fit_sr_kernels(weights, tiny_backbone((4, 3)).state_dict())
+    assert not changes
+    assert fitted.keys() == weights.keys()
 
 
 def test_a_bias_without_a_kernel_is_left_to_the_check_of_shapes() -> None:
