@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .windows import (
-    Region,
-    crop,
     key_mask,
     merge_windows,
     num_windows,
+    order_by_index,
     pad_to_windows,
     padding_attends,
     partition_windows,
@@ -73,7 +72,7 @@ class LocallyGroupedSelfAttention(nn.Module):
         """
         height, width = x.shape[1:3]
         if torch.compiler.is_compiling():
-            out = crop(self._attend_padded(x), height, width)
+            out = self._attend_padded(x)
         else:
             if padding_attends(self.window_padding, height, width, self.window_size):
                 x = pad_to_windows(x, self.window_size)
@@ -84,17 +83,18 @@ class LocallyGroupedSelfAttention(nn.Module):
         return self.proj_drop(self.proj(out))
 
     def _attend_padded(self, x: Tensor) -> Tensor:
-        """The same for sizes that may be symbols: whole windows and a mask, so that one graph serves all sizes."""
-        (batch, height, width, _), size = x.shape, self.window_size
-        mask = None
+        """The same for sizes that may be symbols: whole windows by indices, and a mask. One graph serves all sizes."""
+        (batch, height, width, channels), size = x.shape, self.window_size
+        order = order_by_index(batch, height, width, size, x.device)
+        tokens, mask = x.flatten(0, 2).index_select(0, order.source), None
         if self.window_padding != 'masked':
-            x = pad_to_windows(x, size)
+            tokens = tokens * order.is_real[:, None]
+        by_window = (batch * num_windows(height, size) * num_windows(width, size), size**2)
         if self.window_padding != 'zero':
-            mask = key_mask(self.window_padding, batch, height, width, size, x.device)
-        qkv = pad_to_windows(self.qkv(x), size)
-        height, width = num_windows(height, size) * size, num_windows(width, size) * size
-        region = Region(0, 0, height, width, size, size)
-        return region.map_of(self._attend(partition_windows(qkv, region), mask))
+            is_key = key_mask(self.window_padding, order.is_real, height, width, size)
+            mask = is_key.unflatten(0, by_window)[:, None, None]  # (windows, 1, 1, N)
+        out = self._attend(self.qkv(tokens).unflatten(0, by_window), mask)
+        return out.flatten(0, 1).index_select(0, order.target).view(batch, height, width, channels)
 
     def _attend(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
         """(windows, N, 3 * C) and a mask (windows, 1, 1, N) -> (windows, N, C)."""

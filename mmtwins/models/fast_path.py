@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,6 @@ from torch.nn.modules.module import _has_any_global_hook
 from . import fast_ops
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import DropPath, Mlp
-
-if TYPE_CHECKING:
-    from .block import TwinsBlock
 
 # What a block and its parts must consist of, to the exact class.
 EXPECTED: dict[str, type[nn.Module]] = dict(
@@ -85,7 +82,7 @@ def checkpoint_contexts() -> tuple[AbstractContextManager, AbstractContextManage
     return _saving_memory(), _saving_memory()
 
 
-def applies(block: 'TwinsBlock', x: Tensor) -> bool:
+def applies(block: Any, x: Tensor) -> bool:
     """Whether :func:`run_block` may compute a block.
 
     Args:
@@ -119,7 +116,7 @@ def _is_watched() -> bool:
     )
 
 
-def _is_plain_block(block: 'TwinsBlock', dtype: torch.dtype) -> bool:
+def _is_plain_block(block: Any, dtype: torch.dtype) -> bool:
     attn = block._modules.get('attn')
     if type(attn) is LocallyGroupedSelfAttention:
         expected = EXPECTED_LSA
@@ -170,10 +167,9 @@ def _is_plain(module: nn.Module | None, kind: type[nn.Module], dtype: torch.dtyp
     )
 
 
-def run_block(block: 'TwinsBlock', x: Tensor) -> Tensor:
+def run_block(block: Any, x: Tensor) -> Tensor:
     """What the forward pass of a :class:`TwinsBlock` computes: (B, H, W, C) -> (B, H, W, C)."""
-    attn: Any = block.attn  # what the chosen function takes
-    norm2, mlp, drop_paths = block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
+    attn, norm2, mlp, drop_paths = block.attn, block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
     attend = fast_ops.attend_locally if type(attn) is LocallyGroupedSelfAttention else fast_ops.attend_globally
     attended = attend(attn, block.norm1(x))
 

@@ -38,22 +38,13 @@ def padding_attends(window_padding: str, height: int, width: int, size: int) -> 
 
 def num_windows(length: int, size: int) -> int:
     """Windows along an axis of ``length`` tokens, a last cut one included."""
-    return (length + size - 1) // size  # not -(-length // size): symbolic sizes keep it simple
+    return (length + size - 1) // size
 
 
 def pad_to_windows(x: Tensor, size: int) -> Tensor:
     """Append zeros at the bottom and on the right: (B, H, W, C) -> (B, H', W', C), multiples of ``size``."""
     height, width = x.shape[1:3]
     return F.pad(x, (0, 0, 0, num_windows(width, size) * size - width, 0, num_windows(height, size) * size - height))
-
-
-def crop(x: Tensor, height: int, width: int) -> Tensor:
-    """The top left of a feature map: (B, H', W', C) -> (B, H, W, C), contiguous.
-
-    A slice would do, but whether it is contiguous depends on the size, and a graph for all sizes must not ask.
-    """
-    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    return x.index_select(1, rows).index_select(2, columns)
 
 
 class Region(NamedTuple):
@@ -142,24 +133,63 @@ def merge_windows(parts: Sequence[Tensor], regions: Sequence[Region]) -> Tensor:
     return torch.cat([torch.cat(row, dim=2) for row in rows.values()], dim=1)
 
 
-def key_mask(window_padding: str, batch: int, height: int, width: int, size: int, device: torch.device) -> Tensor:
-    """Which keys of padded windows take part, built without a branch on the size: one graph serves all sizes.
+class WindowOrder(NamedTuple):
+    """The order of tokens by window as indices, (B * windows * N,) and (B * H * W,).
+
+    ``source`` is a token of the map for each token of all padded windows, ``is_real`` whether it is one or padding, and
+    ``target`` the place of each token of the map among those of the windows.
+    """
+
+    source: Tensor
+    is_real: Tensor
+    target: Tensor
+
+
+def order_by_index(batch: int, height: int, width: int, size: int, device: torch.device) -> WindowOrder:
+    """Cut a map into padded windows by indices: no operation depends on the size, so one graph serves all sizes.
+
+    Args:
+        batch: B.
+        height: H, in tokens; an integer or a symbol, as the others.
+        width: W, in tokens.
+        size: Side of a window, in tokens.
+        device: Where to build the indices.
+
+    Returns:
+        The order.
+    """
+    rows, columns, area = num_windows(height, size), num_windows(width, size), size**2
+    window, inside = _divide(torch.arange(batch * rows * columns * area, device=device), area)
+    image, window = _divide(window, rows * columns)
+    (row, column), (inside_h, inside_w) = _divide(window, columns), _divide(inside, size)
+    row, column = row * size + inside_h, column * size + inside_w
+    source = (image * height + row.clamp(max=height - 1)) * width + column.clamp(max=width - 1)
+    is_real = (row < height) & (column < width)
+    row, column = _divide(torch.arange(batch * height * width, device=device), width)
+    image, row = _divide(row, height)
+    (row, inside_h), (column, inside_w) = _divide(row, size), _divide(column, size)
+    window = (image * rows + row) * columns + column
+    return WindowOrder(source, is_real, window * area + inside_h * size + inside_w)
+
+
+def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Which keys of padded windows take part, for sizes that may be symbols.
 
     Args:
         window_padding: A key of :data:`WINDOW_PADDINGS`.
-        batch: B.
-        height: H of the map before padding, in tokens; an integer or a symbol.
-        width: W of the map before padding, in tokens; an integer or a symbol.
+        is_real: Of :func:`order_by_index`.
+        height: H of the map, in tokens.
+        width: W of the map, in tokens.
         size: Side of a window, in tokens.
-        device: Where to build it.
 
     Returns:
-        (B * windows, 1, 1, N) bool, for heads and queries to share.
+        (B * windows * N,) bool.
     """
-    rows, columns = num_windows(height, size), num_windows(width, size)
-    real_rows = torch.arange(rows * size, device=device) < height
-    real_columns = torch.arange(columns * size, device=device) < width
-    pads = [torch.scalar_tensor(length % size, device=device) > 0 for length in (height, width)]
-    is_key = (real_rows[:, None] & real_columns) | WINDOW_PADDINGS[window_padding](*pads)
-    is_key = is_key.view(rows, size, columns, size).transpose(1, 2).reshape(rows * columns, 1, 1, size * size)
-    return is_key.repeat(batch, 1, 1, 1)
+    pads = [torch.scalar_tensor(length % size, device=is_real.device) > 0 for length in (height, width)]
+    return is_real | WINDOW_PADDINGS[window_padding](*pads)
+
+
+def _divide(numbers: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder; ONNX has no remainder by a size that is a symbol."""
+    quotient = numbers // divisor
+    return quotient, numbers - quotient * divisor

@@ -195,7 +195,7 @@ def test_retinanet() -> None:
 def test_mask_rcnn() -> None:
     costs = count_config(MASK_RCNN, 800, 600).costs
     assert 44.0 - UNUSED_HEAD <= costs[''].parameters / 1e6 <= 44.0
-    assert costs[''].macs / 1e9 == pytest.approx(147.5, abs=0.05)
+    assert costs[''].macs / 1e9 == pytest.approx(148.32, abs=0.005)
     # The published 164 G are met where the mask head's transposed convolution, 2 x 2 with stride 2, is charged per output
     # instead of per input: four times what it executes.
     upsample = costs['roi_head.mask_head.upsample'].macs

@@ -8,6 +8,7 @@ from mmtwins.models.windows import (
     key_mask,
     merge_windows,
     num_windows,
+    order_by_index,
     pad_to_windows,
     padding_attends,
     partition_windows,
@@ -76,12 +77,18 @@ def test_padding_completes_windows_with_zeros_at_the_bottom_and_on_the_right() -
 
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('window_padding', WINDOW_PADDINGS)
-def test_the_mask_says_what_the_rule_says(window_padding: str, size: tuple[int, int]) -> None:
-    mask = key_mask(window_padding, 2, *size, 3, torch.device('cpu'))
-    is_real = pad_to_windows(torch.ones(2, *size, 1), 3).bool()
-    region = window_regions(*is_real.shape[1:3], 3)[0]
-    expected = partition_windows(is_real, region)[..., 0]
-    if padding_attends(window_padding, *size, 3) or (window_padding == 'zero'):
-        expected = torch.ones_like(expected)
-    assert mask.shape == (len(expected), 1, 1, 9)
-    assert torch.equal(mask[:, 0, 0], expected)
+def test_the_order_by_index_and_its_mask_are_those_of_padded_windows(
+    window_padding: str, size: tuple[int, int]
+) -> None:
+    x = torch.randn(2, *size, 5)
+    order = order_by_index(2, *size, 3, x.device)
+    padded = pad_to_windows(x, 3)
+    region = window_regions(*padded.shape[1:3], 3)[0]
+    tokens = x.flatten(0, 2)[order.source] * order.is_real[:, None]
+    assert torch.equal(tokens, partition_windows(padded, region).flatten(0, 1))
+    is_real = partition_windows(pad_to_windows(torch.ones(2, *size, 1), 3), region).flatten().bool()
+    assert torch.equal(order.is_real, is_real)
+    assert torch.equal(tokens[order.target].view(x.shape), x)
+    all_attend = padding_attends(window_padding, *size, 3) or window_padding == 'zero'
+    expected = torch.ones_like(is_real) if all_attend else is_real
+    assert torch.equal(key_mask(window_padding, order.is_real, *size, 3), expected)
