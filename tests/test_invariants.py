@@ -442,7 +442,11 @@ def test_copies_compute_the_same(variant: str) -> None:
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
+    for other in (
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(buffer, **{'weights_only': False}),
+    ):
         assert_close(other(x), expected, rtol=0, atol=0)
         assert not {p.data_ptr() for p in other.parameters()} & {p.data_ptr() for p in model.parameters()}
         assert all(g.any() for g in gradients(other, x).values())
