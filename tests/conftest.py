@@ -27,6 +27,14 @@ WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
 os.environ.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _configs_are_dumped_as_they_are() -> Iterator[None]:
+    """Leave out yapf, with which MMEngine's Runner formats the config that it logs: seconds at each start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+        yield
+
+
 @pytest.fixture(scope='session')
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few generated images in the layouts of ADE20K (``ade``) and COCO (``coco``)."""

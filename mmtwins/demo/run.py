@@ -60,8 +60,8 @@ def _run_steps(settings: Settings, console: Console) -> None:
     """Do what is missing of the five steps, then show the results."""
     if set(' ,"\'[]()') & set(str(settings.data_root)):
         raise DemoError(f'--data-root {settings.data_root}: name a folder without spaces, commas, quotes and brackets')
-    configs = [Config.fromfile(settings.root / 'configs/toy' / task.config).pretty_text for task in TASKS]
-    version = hashlib.sha256('\n'.join(configs).encode()).hexdigest()[:8]
+    configs = [Config.fromfile(settings.root / 'configs/toy' / task.config).to_dict() for task in TASKS]
+    version = hashlib.sha256(repr(configs).encode()).hexdigest()[:8]
     given = dict(seed=settings.seed, data_root=str(settings.data_root), tiny=settings.tiny, configs=version)
     state_file, results_file = settings.work_dir / STATE, settings.work_dir / 'results.json'
     state: dict[str, Any] = dict(settings=given, seconds={}, metrics={})

@@ -164,11 +164,11 @@ def test_what_no_format_holds_is_refused() -> None:
 
 @pytest.mark.parametrize('fmt', FORMATS)
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
-def test_the_tool_converts_there_and_back(fmt: str, suffix: str, run_tool, tmp_path: Path) -> None:
+def test_the_tool_converts_there_and_back(fmt: str, suffix: str, call_tool, tmp_path: Path) -> None:
     source = tiny_classifier()
     torch.save({'model': source}, tmp_path / 'source.pth')
     there, back = tmp_path / 'new' / f'there.{suffix}', tmp_path / 'back.pth'
-    result = run_tool('convert_checkpoint.py', tmp_path / 'source.pth', there, '--to', fmt)
+    result = call_tool('convert_checkpoint.py', tmp_path / 'source.pth', there, '--to', fmt)
     assert result.returncode == 0, result.stderr
     assert f'{len(source)} tensors read, ' in result.stdout
     assert '0 dropped' in result.stdout
@@ -181,14 +181,14 @@ def test_the_tool_converts_there_and_back(fmt: str, suffix: str, run_tool, tmp_p
         ] in rows
         assert ['9', 'blocks.*.*.mlp.fc1.bias', 'layers.*.*.ffn.layers.*.*.bias'] in rows
     assert_equal(read_checkpoint(str(there)), from_native(source, fmt))
-    assert run_tool('convert_checkpoint.py', there, back, '--to', 'native').returncode == 0
+    assert call_tool('convert_checkpoint.py', there, back, '--to', 'native').returncode == 0
     assert_equal(read_checkpoint(str(back)), source)
 
 
-def test_the_tool_gives_timm_the_backbone_of_a_whole_model(run_tool, tmp_path: Path) -> None:
+def test_the_tool_gives_timm_the_backbone_of_a_whole_model(call_tool, tmp_path: Path) -> None:
     source = random_weights(Dense())
     torch.save({'state_dict': from_native(source, 'mmseg')}, tmp_path / 'whole.pth')
-    result = run_tool('convert_checkpoint.py', tmp_path / 'whole.pth', tmp_path / 'a.safetensors', '--to', 'timm')
+    result = call_tool('convert_checkpoint.py', tmp_path / 'whole.pth', tmp_path / 'a.safetensors', '--to', 'timm')
     assert result.returncode == 0, result.stderr
     assert 'decode_head.conv_seg.weight' in result.stdout
     assert result.stdout.strip().endswith('4 dropped')
@@ -216,9 +216,9 @@ def test_timm_gets_the_backbone_of_a_whole_model_and_others_all(fmt: str) -> Non
         ('other.pth', 'a.onnx', 'a.onnx: give a file that ends in .pth or .safetensors'),
     ],
 )
-def test_the_tool_refuses_in_one_line(src: str, dst: str, message: str, run_tool, tmp_path: Path) -> None:
+def test_the_tool_refuses_in_one_line(src: str, dst: str, message: str, call_tool, tmp_path: Path) -> None:
     torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'other.pth')
-    result = run_tool('convert_checkpoint.py', tmp_path / src, tmp_path / dst, '--to', 'timm')
+    result = call_tool('convert_checkpoint.py', tmp_path / src, tmp_path / dst, '--to', 'timm')
     assert result.returncode == 1
     assert result.stderr.startswith('error: ')
     assert message in result.stderr
@@ -269,8 +269,8 @@ def test_every_tensor_is_traced_to_its_origin(qkv_bias: bool, fmt: str) -> None:
     assert unused == (set() if qkv_bias else {f'{block}proj.bias' for block in gsa})
 
 
-def test_the_tool_drops_no_zero_biases_between_native_names(run_tool, tmp_path: Path) -> None:
+def test_the_tool_drops_no_zero_biases_between_native_names(call_tool, tmp_path: Path) -> None:
     torch.save(make_tiny().state_dict(), tmp_path / 'fresh.pth')
-    result = run_tool('convert_checkpoint.py', tmp_path / 'fresh.pth', tmp_path / 'a.pth', '--to', 'native')
+    result = call_tool('convert_checkpoint.py', tmp_path / 'fresh.pth', tmp_path / 'a.pth', '--to', 'native')
     assert result.stdout.strip().endswith(' 0 dropped'), result.stdout + result.stderr
     assert 'zeros' not in result.stdout
