@@ -112,6 +112,7 @@ def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) ->
         cfg.train_cfg.update(max_iters=2, val_interval=100)
         cfg.default_hooks.logger.interval = 1
         cfg.update(work_dir=str(tmp_path / str(i)), launcher='none', compile=compiled)
+        cfg.experiment_name = f'{tmp_path.name}_{i}'  # else two runs of one second share their message hub
         runner = build_runner(cfg)
         runner.train()
         losses.append(runner.message_hub.get_scalar('train/loss').data[0])
