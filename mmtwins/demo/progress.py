@@ -56,4 +56,5 @@ class Meter:
 
 def readable_time(seconds: float) -> str:
     """Seconds, or minutes and seconds from 90 s on."""
-    return f'{seconds:.0f} s' if seconds < 90 else f'{seconds // 60:.0f} min {seconds % 60:.0f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    return f'{seconds:.0f} s' if seconds < 90 else f'{minutes} min {rest} s'
