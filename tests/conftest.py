@@ -22,9 +22,12 @@ from mmengine.utils import ManagerMixin
 REPOSITORY = Path(__file__).parents[1]
 CallTool = Callable[..., subprocess.CompletedProcess]
 
-# Share the cores among the workers of pytest-xdist. Torch reads this when it is imported, and so do the tools' processes.
-WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
-os.environ.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
+# Share the cores among the workers of pytest-xdist, and the processes that they start. Workers inherit the environment of
+# the process that starts them, so that one must not set the variable for itself.
+if 'PYTEST_XDIST_WORKER' in os.environ and 'OMP_NUM_THREADS' not in os.environ:
+    threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ['PYTEST_XDIST_WORKER_COUNT']))
+    os.environ['OMP_NUM_THREADS'] = str(threads)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -55,25 +58,19 @@ def toy_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 
 @pytest.fixture
-def run_tool(tmp_path: Path) -> CallTool:
-    """Run ``tools/NAME ARGS`` in a process, from a folder that is not the checkout; for tests about the process."""
-
-    def run(name: str, *args: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, REPOSITORY / 'tools' / name, *args]
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=tmp_path,
-            env={**os.environ, 'PYTHONPATH': str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+def two_threads() -> Iterator[None]:
+    """Two threads of torch: PyTorch hands convolutions of one thread to oneDNN less often, and in bfloat16 loses digits."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip('needs oneDNN')
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def call_tool(tmp_path: Path) -> CallTool:
-    """Run ``tools/NAME ARGS`` in this process, from a folder that is not the checkout; as ``run_tool`` but much faster.
+    """Run ``tools/NAME ARGS`` in this process, from a folder that is not the checkout.
 
     What a tool changes in the process is restored: working directory, environment, random states, threads, signal
     handlers, and MMEngine's current loggers, scopes, visualizers and message hubs.

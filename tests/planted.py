@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtwins.models.attention import LocallyGroupedSelfAttention
+from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 
 ARCH = dict(embed_dims=(16, 24, 32, 40), depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(2, 2, 2, 2))
 
@@ -35,3 +35,10 @@ def input_of(model: nn.Module, attention: nn.Module, x: Tensor) -> Tensor:
     with attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])), torch.no_grad():
         model(x)
     return seen[0]
+
+
+def representatives_of(model: nn.Module, attention: GlobalSubsampledAttention, x: Tensor) -> Tensor:
+    """What the keys of a global attention of a model are made of, (H / sr, W / sr, C)."""
+    tokens = input_of(model, attention, x)
+    with torch.no_grad():
+        return attention.norm(attention.sr(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[0]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 
 from mmtwins.engine.config import load_config
+from mmtwins.engine.model import build_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FAMILIES = ('svt', 'pcpvt')
@@ -83,14 +83,6 @@ def parse_name(name: str) -> Recipe:
 
 
 RECIPES = [parse_name(name) for name in NAMES]
-
-
-def build_model(cfg: Config) -> torch.nn.Module:
-    import mmdet.models  # noqa: F401
-    import mmseg.models  # noqa: F401
-
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model)
 
 
 @cache

@@ -45,6 +45,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.parametrize(
     'kwargs', [dict(), dict(window_padding='meituan'), dict(with_cp=True), dict(backbone=TwinsPCPVTBackbone)]
 )
@@ -60,6 +61,7 @@ def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
         assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.slow
 def test_compiles_to_one_graph_for_all_sizes() -> None:
     model = make_tiny()
@@ -72,6 +74,7 @@ def test_compiles_to_one_graph_for_all_sizes() -> None:
     assert counter.frame_count == graphs
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.slow
 def test_the_default_compiler_gives_equal_results() -> None:
     model = make_tiny(arch=dict(embed_dims=(8,), depths=(2,), num_heads=(2,), mlp_ratios=(2,)), window_sizes=(7,),
@@ -79,6 +82,7 @@ def test_the_default_compiler_gives_equal_results() -> None:
     assert_equal_in_training(torch.compile(model, fullgraph=True), model, torch.randn(1, 3, 72, 100))
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @needs_dynamo
 @pytest.mark.parametrize('patch_padding', ['none', 'corner'])
 def test_exports_one_program_for_all_sizes(patch_padding: str) -> None:
@@ -153,6 +157,7 @@ def require_onnx() -> None:
         pytest.importorskip(module, reason=f"needs {module}: pip install '.[export]'")
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.parametrize('window_padding', WINDOW_PADDINGS)
 def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, tmp_path: Path) -> None:
     require_onnx()

@@ -369,6 +369,7 @@ def test_the_older_onnx_exporter(variant: str, size: tuple[int, int], tmp_path: 
         assert_near([torch.from_numpy(m) for m in session.run(None, {'x': x.numpy()})], list(model(x)), 1e-3)
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @every_variant
 def test_compiles_to_one_graph(variant: str) -> None:
     torch._dynamo.reset()
@@ -380,6 +381,7 @@ def test_compiles_to_one_graph(variant: str) -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @every_variant
 @pytest.mark.skipif(not hasattr(torch.export, 'Dim'), reason='needs a torch whose export takes Dim')
 def test_exports_one_program_for_all_sizes(variant: str) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS, DefaultScope
 
 from mmtwins.engine.config import load_config
+from mmtwins.engine.model import build_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 (SEGMENTOR,) = (CONFIGS / 'toy').glob('upernet*.py')
@@ -27,8 +27,7 @@ def save_toy_checkpoint(library: str, path: Path, meta: dict | None = None, **op
     """
     cfg = load_config(str(TOYS[library]), options)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     if library == 'mmdet':  # fresh heads find nothing
         torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.2)
     torch.save(dict(state_dict=model.state_dict(), meta=meta or {}), path)

@@ -14,7 +14,7 @@ from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAtte
 from ..models.backbone import TwinsBackbone
 from ..models.block import TwinsBlock
 from ..models.layers import stage_stride
-from ..models.windows import padding_attends
+from ..models.windows import pad_to_windows, padding_attends
 
 
 class AttentionMap(NamedTuple):
@@ -240,7 +240,7 @@ def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column:
     top, left = row // size * size, column // size * size
     window = x[top : top + size, left : left + size]
     if padding_attends(module.window_padding, x.shape[0], x.shape[1], size):
-        window = F.pad(window, (0, 0, 0, size - window.shape[1], 0, size - window.shape[0]))
+        window = pad_to_windows(window[None], size)[0]
     return window
 
 

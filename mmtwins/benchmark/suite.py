@@ -14,7 +14,7 @@ class Measurements(NamedTuple):
     Attributes:
         timings: The timings of all implementations, ours first, and the machine's GEMM rate in FLOP/s.
         memory: The task, and peak memory in bytes by implementation; None where it does not fit.
-        profiles: The task, and seconds of our inference by class of module.
+        profiles: The task, and seconds of our step by operator.
     """
 
     timings: list[tuple[list[Timing], float]]
@@ -40,7 +40,7 @@ def run_tasks(
         rounds: How often to time each.
         with_time: Measure time. With ``with_memory``, what does not fit into memory is left out.
         with_memory: Measure peak memory, in a process each.
-        with_profile: Measure where the time of our inference goes.
+        with_profile: Measure where the time of our step goes.
 
     Returns:
         The measurements.

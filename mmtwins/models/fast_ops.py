@@ -24,6 +24,7 @@ BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried
 CHUNK_ELEMENTS = 2**19  # minimum attention weights per thread in a chunk: 2 MiB in float32
 MAX_CHUNK_ELEMENTS = 2**22  # maximum attention weights in a chunk, of all threads: 16 MiB in float32
 CHUNK_ROWS = 512  # minimum query rows per thread; oneDNN parallelises poorly below this
+HAS_KERNELS = torch.backends.cpu.get_cpu_capability().startswith('AVX')  # of oneDNN, AVX2 or AVX-512
 MIN_ELEMENTS = 20480  # PyTorch does not hand 1 x 1 convolutions of fewer elements to oneDNN
 
 
@@ -116,7 +117,7 @@ def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
         x.dtype == weight.dtype == torch.float32
         and x.numel() > MIN_ELEMENTS
         and torch.get_num_threads() > 1  # PyTorch does not hand convolutions of one thread to oneDNN
-        and torch.backends.cpu.get_cpu_capability().startswith('AVX')
+        and HAS_KERNELS
     )
 
 

@@ -34,21 +34,16 @@ EXPECTED_MLP: dict[str, type[nn.Module]] = dict(
 )
 EXPECTED_LSA: dict[str, type[nn.Module]] = dict(qkv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
 EXPECTED_GSA: dict[str, type[nn.Module]] = dict(q=nn.Linear, kv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
-EXPECTED_SUBSAMPLING: dict[str, type[nn.Module]] = dict(sr=nn.Conv2d, norm=nn.LayerNorm)
-FORWARDS: dict[type[nn.Module], Callable] = {
-    kind: kind.forward
-    for kind in (
-        nn.LayerNorm,
-        nn.Linear,
-        nn.GELU,
-        nn.Conv2d,
-        nn.Dropout,
-        DropPath,
-        Mlp,
-        LocallyGroupedSelfAttention,
-        GlobalSubsampledAttention,
-    )
-}
+EXPECTED_SUBSAMPLING: dict[str, type[nn.Module]] = EXPECTED_GSA | dict(sr=nn.Conv2d, norm=nn.LayerNorm)
+KINDS: tuple[type[nn.Module], ...] = (
+    LocallyGroupedSelfAttention,
+    GlobalSubsampledAttention,
+    *EXPECTED.values(),
+    *EXPECTED_MLP.values(),
+    *EXPECTED_LSA.values(),
+    *EXPECTED_SUBSAMPLING.values(),
+)
+FORWARDS: dict[type[nn.Module], Callable] = {kind: kind.forward for kind in KINDS}
 
 _enabled: ContextVar[bool] = ContextVar('mmtwins_fast_path', default=True)
 _saves_memory: ContextVar[bool] = ContextVar('mmtwins_saves_memory', default=False)
@@ -121,7 +116,7 @@ def _is_plain_block(block: Any, dtype: torch.dtype) -> bool:
     if type(attn) is LocallyGroupedSelfAttention:
         expected = EXPECTED_LSA
     elif type(attn) is GlobalSubsampledAttention:
-        expected = EXPECTED_GSA if attn.sr_ratio == 1 else EXPECTED_GSA | EXPECTED_SUBSAMPLING
+        expected = EXPECTED_GSA if attn.sr_ratio == 1 else EXPECTED_SUBSAMPLING
     else:
         return False
     return (

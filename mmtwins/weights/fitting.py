@@ -1,7 +1,7 @@
 """What of a checkpoint fits a model: everything, or what is documented, or an error that names the first misfits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -142,17 +142,15 @@ def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
     kept = {name: value for name, value in native.items() if not any(name in names for names in dropped.values())}
     kept, changes = fit_sr_kernels(kept, expected)
     _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
-    counts = {kind: len(found) for kind, found in dropped.items()} | {'heads of the model': len(parts.others)}
+    kind = 'ImageNet classifier' if is_classifier and not given_norms else 'backbone'
+    kind = 'whole model' if parts.prefix else kind
+    counts = {what: len(found) for what, found in dropped.items()} | {'heads of the model': len(parts.others)}
     return Fit(
         weights={names[name]: value for name, value in kept.items()},
         format=parts.format,
-        kind='whole model'
-        if parts.prefix
-        else 'ImageNet classifier'
-        if is_classifier and not given_norms
-        else 'backbone',
+        kind=kind,
         num_backbone=len(kept),
-        dropped={kind: count for kind, count in counts.items() if count},
+        dropped={what: count for what, count in counts.items() if count},
         fresh=tuple(names[name] for name in expected if name in fresh),
         changes=changes,
     )
@@ -165,16 +163,21 @@ def _check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
     wrong = [name for name in {**wanted, **shapes} if shapes.get(name) != wanted.get(name)]
     if not wrong:
         return
-    described = '; '.join(
-        f'{name} is {shapes.get(name, "missing")} in the checkpoint, {wanted.get(name, "not there")} in the backbone'
-        for name in wrong[:3]
-    )
     fits = 'no weight' if len(wrong) >= len({**wanted, **shapes}) else 'not every weight'
     raise ValueError(
-        f'{fits} in the checkpoint fits the backbone: {described}{f"; and {len(wrong) - 3} more" * (len(wrong) > 3)}. '
+        f'{fits} in the checkpoint fits the backbone: {_compare(wrong, shapes, wanted, "backbone")}. '
         f'The checkpoint holds {_describe(given)}, the backbone is {_describe(expected)}: choose backbone type, arch '
         'and options to match, or another checkpoint'
     )
+
+
+def _compare(wrong: Sequence[str], given: Mapping[str, tuple], wanted: Mapping[str, tuple], owner: str) -> str:
+    """Both shapes of the first weights that differ."""
+    described = '; '.join(
+        f'{name} is {given.get(name, "missing")} in the checkpoint, {wanted.get(name, "not there")} in the {owner}'
+        for name in wrong[:3]
+    )
+    return described + f'; and {len(wrong) - 3} more' * (len(wrong) > 3)
 
 
 def count_stages(native: Mapping[str, Tensor]) -> int:
@@ -276,13 +279,8 @@ def _fit_head(part: str, given: Mapping[str, Tensor], expected: Mapping[str, Ten
     ]
     others = [name for name in wrong if name not in resized]
     if others:
-        described = '; '.join(
-            f'{name} is {shapes.get(name, "missing")} in the checkpoint, {wanted.get(name, "not there")} in the model'
-            for name in others[:3]
-        )
         raise ValueError(
-            f'{part} is another one in the checkpoint: {described}'
-            f'{f"; and {len(others) - 3} more" * (len(others) > 3)}. '
+            f'{part} is another one in the checkpoint: {_compare(others, shapes, wanted, "model")}. '
             "To take the backbone only, name the checkpoint in the backbone's init_cfg"
         )
     layers = {name.rpartition('.')[0]: name for name in resized}

@@ -36,8 +36,8 @@ except ImportError:  # NumPy 1
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
 CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
-_kept: dict[str, Any] = {}  # of keep_for_next_read
 FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
+_kept: dict[str, Any] = {}  # of keep_for_next_read
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
@@ -81,9 +81,7 @@ def load_safely(path: str) -> Any:
             f'checkpoint {path} is refused: besides weights it holds {found[1] if found else "something"}, which could '
             'run code, or it is no checkpoint at all. Get it as plain weights, from its author'
         ) from None
-    except (ImportError, ValueError):
-        raise
-    except PermissionError:
+    except (ImportError, ValueError, PermissionError):
         raise
     except Exception as error:  # a damaged file fails anywhere in the unpickler
         if isinstance(error, OSError) and is_remote(path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import ARCH, input_of, plant
+from planted import ARCH, plant, representatives_of
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.analysis.attention_figures import draw_attention, pca_colours
@@ -62,10 +62,7 @@ def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
     """All weight on the sub-window in row 1, column 2 of 32 x 32 pixels, in an image of half the input's size."""
     attention = backbone.blocks[1][1].attn
     x = torch.rand(1, 3, 96, 128)
-    tokens = input_of(backbone, attention, x)
-    with torch.no_grad():
-        representatives = attention.norm(attention.sr(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[0]
-    plant(attention, representatives, [(1, 2), (1, 2)])
+    plant(attention, representatives_of(backbone, attention, x), [(1, 2), (1, 2)])
     with capture_attention(backbone, [(100, 50), (5, 90)], stages=[2]) as maps, torch.no_grad():
         features = backbone(x)
     image = np.full((48, 60, 3), 128, np.uint8)  # 120 of the 128 columns, the others are padding

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import ARCH, input_of, plant
+from planted import ARCH, input_of, plant, representatives_of
 from torch import nn
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,10 +66,7 @@ def test_planted_global_pattern(backbone):
     """Head 0 looks at the sub-window in row 1, column 2, which is at x = 64 to 96, y = 32 to 64 in the picture."""
     attention = backbone.blocks[1][1].attn
     x = torch.rand(1, 3, 96, 128)
-    tokens = input_of(backbone, attention, x)
-    with torch.no_grad():
-        representatives = attention.norm(attention.sr(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[0]
-    plant(attention, representatives, [(1, 2), (0, 3)])
+    plant(attention, representatives_of(backbone, attention, x), [(1, 2), (0, 3)])
     with capture_attention(backbone, [(5, 90), (100.5, 3)], stages=[2]) as maps, torch.no_grad():
         backbone(x)
     assert [(m.point, m.block, m.kind) for m in maps] == [

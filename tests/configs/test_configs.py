@@ -8,12 +8,13 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
 from mmtwins.engine.config import load_config
+from mmtwins.engine.model import build_model
 from mmtwins.models.layers import PositionEncodingGenerator
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
-from recipes import CONFIGS, DEPTHS, EMBED_DIMS, NAMES, RECIPES, Recipe, build_model
+from recipes import CONFIGS, DEPTHS, EMBED_DIMS, NAMES, RECIPES, Recipe
 
 LEAVES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
 TOY_LEAVES = [path for path in LEAVES if path.parent.name == 'toy']

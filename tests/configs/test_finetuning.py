@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
 
 from mmtwins.engine.checks import check_checkpoints
 from mmtwins.engine.config import load_config
+from mmtwins.engine.model import build_model
 from mmtwins.weights.converting import from_native
 
 pytest.importorskip('mmseg')
@@ -114,8 +114,7 @@ def write_public_checkpoint(path: Path, config: Path, tiny: dict, fmt: str) -> d
     """A checkpoint of the recipe that ``config`` inherits, classes included; returns its native state dict."""
     cfg = load_config(str(recipe_of(config)), tiny)
     torch.manual_seed(1)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        weights = MODELS.build({'_scope_': cfg.default_scope, **cfg.model}).state_dict()
+    weights = build_model(cfg).state_dict()
     for value in weights.values():
         if value.is_floating_point():
             value += 0.01 * torch.randn_like(value)  # so that not one weight is as initialised
@@ -253,8 +252,7 @@ def test_imagenet_weights_take_the_place_of_a_whole_model(name: str, tiny: dict,
     cfg = load_config(str(config), tiny)
     cfg.update(work_dir=str(tmp_path / 'work'), launcher='none')
     check_checkpoints(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build({'_scope_': cfg.default_scope, **cfg.model})
+    model = build_model(cfg)
     model.init_weights()
     for name, value in model.backbone.state_dict().items():
         if name not in norms:

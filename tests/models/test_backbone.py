@@ -299,6 +299,7 @@ def test_half_precision_modules_and_autocast_run(dtype: torch.dtype, window_padd
         assert (mixed.float() - full).abs().max() < tolerance * full.std()
 
 
+@pytest.mark.usefixtures('two_threads')
 @pytest.mark.parametrize('device', ['cpu', ON_GPU])
 def test_autocast_trains(device: str) -> None:
     model = make_tiny(window_padding='zero', drop_path_rate=0.0).to(device)

@@ -23,16 +23,6 @@ from mmtwins.models.windows import WINDOW_PADDINGS
 ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
 
 
-@pytest.fixture
-def two_threads():
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip('needs oneDNN')
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def largest(tensors: Iterable[torch.Tensor]) -> float:
     """The largest magnitude in tensors; NaN if there is one."""
     return torch.stack([tensor.abs().max() for tensor in tensors]).max().item()
@@ -274,6 +264,7 @@ def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel
         assert (half.float() - wanted).abs().max() < 0.04 * wanted.abs().max()
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo')
 @pytest.mark.parametrize('compiled', [False, True])
 def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: Path) -> None:

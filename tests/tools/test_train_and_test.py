@@ -98,6 +98,7 @@ def test_resume_continues_at_the_iteration_with_the_same_optimizer_state(trained
     assert recorder.rate == pytest.approx(cfg.optim_wrapper.optimizer.lr * factor)
 
 
+@pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.slow
 def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) -> None:
     config, data_root, *_ = trained
