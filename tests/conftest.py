@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.utils import ManagerMixin
+from server import Server, serve
 
 REPOSITORY = Path(__file__).parents[1]
 CallTool = Callable[..., subprocess.CompletedProcess]
@@ -29,6 +30,10 @@ if 'PYTEST_XDIST_WORKER' in os.environ and 'OMP_NUM_THREADS' not in os.environ:
     os.environ['OMP_NUM_THREADS'] = str(threads)
     torch.set_num_threads(threads)
 
+# Tests and the processes that they start reach this machine alone: a download fails at once.
+os.environ.update(HF_HUB_OFFLINE='1', no_proxy='127.0.0.1,localhost')
+os.environ.update({f'{scheme}_proxy': 'http://127.0.0.1:9' for scheme in ('http', 'https', 'all')})
+
 
 @pytest.fixture(scope='session', autouse=True)
 def _configs_are_dumped_as_they_are() -> Iterator[None]:
@@ -36,6 +41,20 @@ def _configs_are_dumped_as_they_are() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that stands for the Hugging Face hub and any other, and empty caches in ``tmp_path``."""
+    constants = pytest.importorskip('huggingface_hub.constants')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'torch'))
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    with serve(tmp_path / 'served') as server:
+        monkeypatch.setattr(constants, 'ENDPOINT', server.url)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+        monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', server.url + template[template.index('/{') :])
+        yield server
 
 
 @pytest.fixture(scope='session')

@@ -5,29 +5,27 @@ Importing this module replaces the loaders of MMEngine's ``CheckpointLoader``, s
 """
 
 import argparse
-import hashlib
 import io
 import pickle
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info
 from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
 
+from .fetching import fetch
 from .formats import unwrap
+from .pretrained import IMAGENET_SCHEME, fetch_imagenet_weights
 
 try:
     from numpy._core import multiarray
@@ -36,7 +34,7 @@ except ImportError:  # NumPy 1
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
 CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
-FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES)
+FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES, IMAGENET_SCHEME)
 _kept: dict[str, Any] = {}  # of keep_for_next_read
 
 
@@ -44,7 +42,7 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
     """Read the weights of a checkpoint, of whichever model.
 
     Args:
-        path: File (.pth, .safetensors), URL or ``hf-hub:`` reference.
+        path: File (.pth, .safetensors), URL, ``hf-hub:`` or ``imagenet:`` reference.
 
     Returns:
         Its tensors by name, see :func:`mmtwins.weights.formats.unwrap`.
@@ -66,7 +64,9 @@ def naming_checkpoint(path: str | Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f'checkpoint {path}: {error}') from None
+        name = str(path).removeprefix(IMAGENET_SCHEME)
+        hint = f'. These are the weights of {name}: name those of your architecture, or none by init_cfg=None'
+        raise ValueError(f'checkpoint {path}: {error}{hint if name != str(path) else ""}') from None
 
 
 def load_safely(path: str) -> Any:
@@ -116,8 +116,8 @@ def _register(prefixes: str | tuple[str, ...] | list[str]) -> Callable[[Callable
 
 
 def is_remote(path: str) -> bool:
-    """Whether a checkpoint is named by a URL or a reference to a hub."""
-    return '://' in str(path) or str(path).startswith(HUB_SCHEMES)
+    """Whether a checkpoint is named by a URL, a reference to a hub or the name of ImageNet weights."""
+    return '://' in str(path) or str(path).startswith(FETCHED_SCHEMES)
 
 
 @_register('')
@@ -141,7 +141,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
     MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
     """
-    return _read_file(_fetch(filename), map_location, is_remote=True)
+    return _read_file(fetch(filename), map_location, is_remote=True)
 
 
 @_register(('modelzoo://', 'torchvision://'))
@@ -203,7 +203,7 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
     except ImportError as error:
-        raise ImportError(f"{filename} needs huggingface_hub: pip install 'mmtwins[hub]'") from error
+        raise ImportError(f'{filename} needs huggingface_hub: pip install huggingface_hub') from error
     found = re.fullmatch(r'hf[-_]hub:([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?', filename)
     if not found:
         raise ValueError(f'{filename!r}: give hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION or hf-hub:OWNER/NAME/FILE')
@@ -216,6 +216,12 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
     else:
         path = hf_hub_download(repository, file, revision=revision)
     return _read_file(Path(path), map_location, is_remote=True)
+
+
+@_register(IMAGENET_SCHEME)
+def load_from_imagenet(filename: str, map_location: Any = None) -> Any:
+    """Load ``imagenet:NAME``, see :func:`mmtwins.weights.pretrained.fetch_imagenet_weights`."""
+    return _read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location, is_remote=True)
 
 
 def _read_file(path: Path, map_location: Any, is_remote: bool = False) -> Any:
@@ -238,33 +244,6 @@ def _look_up(filename: str, models: dict[str, str]) -> str:
     if name not in models:
         raise ValueError(f'{filename}: there is no model of this name; the names are {", ".join(sorted(models))}')
     return models[name]
-
-
-def _fetch(url: str) -> Path:
-    """Download a URL into torch's cache, unless it is there, on the first process first; raises OSError."""
-    path = _cache_path(url)
-    rank, world_size = get_dist_info()
-    if rank == 0:
-        _download(url, path)
-    if world_size > 1:
-        torch.distributed.barrier()
-        _download(url, path)  # on machines that do not share the cache with the first one
-    return path
-
-
-def _cache_path(url: str) -> Path:
-    """Where a URL is kept: by name if the name carries a hash of the content, else in a folder of its own."""
-    name = Path(urlsplit(url).path).name
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    if re.search(r'-[0-9a-f]{8,}\.\w+$', name):
-        return folder / name
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-
-
-def _download(url: str, path: Path) -> None:
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
 
 
 def allow_mmengine_checkpoints() -> None:
