@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmtwins.engine.arguments import config_argument, config_from, launch_arguments, readable_errors
 from mmtwins.engine.checks import check_checkpoints, check_data
 from mmtwins.engine.runner import build_runner
+from mmtwins.engine.start import FROM_SCRATCH, start_from_scratch
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,6 +20,11 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the last one in the work directory',
+    )
+    parser.add_argument(
+        '--from-scratch',
+        action='store_true',
+        help='start from random weights instead of ImageNet weights; the published numbers will not come',
     )
     return parser.parse_args()
 
@@ -40,8 +46,12 @@ def main() -> None:
         if args.resume:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
+        if args.from_scratch:
+            start_from_scratch(cfg)
         check_data(cfg, 'train', 'val')
         runner = build_runner(cfg, check_checkpoints(cfg))
+        if args.from_scratch:
+            runner.logger.warning(FROM_SCRATCH)
     runner.train()
 
 

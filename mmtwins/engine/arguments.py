@@ -55,7 +55,7 @@ def config_argument() -> argparse.ArgumentParser:
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='override values of the config, such as data_root=FOLDER model.backbone.arch=base',
+        help='override values of the config, such as data_root=FOLDER model.backbone.drop_path_rate=0.3',
     )
     return parser
 
@@ -63,7 +63,7 @@ def config_argument() -> argparse.ArgumentParser:
 def checkpoint_argument(note: str = '') -> argparse.ArgumentParser:
     """``checkpoint``; the note ends its help."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('checkpoint', help=f'checkpoint: a file, a URL or hf-hub:OWNER/NAME{note}')
+    parser.add_argument('checkpoint', help=f'checkpoint: a file, a URL, hf-hub:OWNER/NAME or imagenet:NAME{note}')
     return parser
 
 

@@ -13,6 +13,7 @@ from ..weights.applying import FittedCheckpoint, fit_file
 from ..weights.fitting import check_heads, has_one_backbone
 from ..weights.formats import unwrap
 from ..weights.loading import FETCHED_SCHEMES, is_remote, load_safely, naming_checkpoint
+from ..weights.pretrained import names_imagenet
 from .model import build_on_meta
 
 
@@ -77,13 +78,14 @@ def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
 def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]:
     """Check that the checkpoints named by a config can be read and fit its model.
 
-    Covers ``load_from``, the one that ``resume`` would take from the work directory, and ``Pretrained`` in the
-    ``init_cfg`` of model and backbone. Those on a web server or hub are fetched, into the cache where MMEngine looks for
-    them; those behind other schemes, and models without a Twins backbone, are left to MMEngine.
+    Covers ``load_from``, the one that ``resume`` would take from the work directory, and, for a training, ``Pretrained``
+    in the ``init_cfg`` of model and backbone. Those on a web server or hub are fetched, into the cache where MMEngine
+    looks for them; those behind other schemes, and models without a Twins backbone, are left to MMEngine. ImageNet
+    weights that one of the others replaces are not fetched.
 
     Args:
         cfg: The whole config.
-        for_training: Whether heads for another number of classes will do, since they are trained anew.
+        for_training: Whether weights are initialised. Then heads for another number of classes will do, too.
 
     Returns:
         What was read, by path, for :func:`build_runner`, so that the Runner neither reads nor fits it again.
@@ -98,12 +100,12 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]
     if cfg.get('resume') and not start:
         start = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
     wanted = [(model, start, None)] if start else []
-    for part in (model, model.get('backbone') or {}):
+    for part in (model, model.get('backbone') or {}) if for_training else ():
         init_cfg = part.get('init_cfg') or []
         wanted += [
             (part, init['checkpoint'], init.get('prefix'))
             for init in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg)
-            if init.get('type') == 'Pretrained'
+            if init.get('type') == 'Pretrained' and not (start and names_imagenet(init))
         ]
     found = {}
     for part, path, prefix in wanted:

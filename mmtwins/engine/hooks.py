@@ -1,20 +1,40 @@
 """Hooks that the configs and tools put into MMEngine's Runner."""
 
+from pathlib import Path
+
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..weights.applying import fit_file
 from ..weights.fitting import has_one_backbone
+from ..weights.pretrained import names_imagenet
 from ..weights.reporting import log_fit
 
 
 @HOOKS.register_module()
 class FitCheckpointHook(Hook):
-    """Fit the checkpoint of ``load_from`` or ``resume`` to the model, and log what was made of it."""
+    """Fit the checkpoint of ``load_from`` or ``resume`` to the model, and log what was made of it.
+
+    ImageNet weights that such a checkpoint replaces are not fetched.
+    """
 
     priority = 'VERY_HIGH'  # before hooks that expect a state dict in what they are given
+
+    def before_run(self, runner: Runner) -> None:
+        """Take ``imagenet:`` out of ``init_cfg`` where a checkpoint will give all weights of the backbone."""
+        start = runner._load_from
+        if runner._resume and start is None and Path(runner.work_dir).is_dir():
+            start = find_latest_checkpoint(runner.work_dir)
+        if not start:
+            return
+        for module in runner.model.modules():
+            init_cfg = getattr(module, 'init_cfg', None)
+            if names_imagenet(init_cfg):
+                module.init_cfg = None
+            elif isinstance(init_cfg, list):
+                module.init_cfg = [entry for entry in init_cfg if not names_imagenet(entry)]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Replace the weights in ``checkpoint``; raises ValueError as :func:`mmtwins.weights.applying.fit_file`."""

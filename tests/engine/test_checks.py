@@ -1,8 +1,6 @@
 """Data, checkpoints and devices that are missing or do not fit are refused before anything is written."""
 
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from server import Server
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.engine.checks import check_checkpoints, check_data, check_device
@@ -77,15 +76,14 @@ def test_fitting_checkpoints_pass(tmp_path: Path) -> None:
     check_checkpoints(make_checkpoint_config(tmp_path, load_from='s3://bucket/a.pth'))
 
 
-def test_remote_checkpoints_are_fetched_and_checked_once_a_machine(tmp_path: Path, monkeypatch) -> None:
-    with ThreadingHTTPServer(('127.0.0.1', 0), SimpleHTTPRequestHandler) as server:
-        url = f'http://127.0.0.1:{server.server_port}/no/such/file.pth'
-        Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(OSError, match=f'checkpoint {url} cannot be fetched: HTTP Error 404'):
-            check_checkpoints(make_checkpoint_config(tmp_path, load_from=url))
-        server.shutdown()
+def test_remote_checkpoints_are_fetched_and_checked_once_a_machine(tmp_path: Path, hub: Server, monkeypatch) -> None:
+    url = f'{hub.url}/no/such/file.pth'
+    with pytest.raises(OSError, match=f'checkpoint {url} cannot be fetched: HTTP Error 404'):
+        check_checkpoints(make_checkpoint_config(tmp_path, load_from=url))
     monkeypatch.setenv('LOCAL_RANK', '1')
     check_checkpoints(make_checkpoint_config(tmp_path, load_from=url))
+    check_checkpoints(make_checkpoint_config(tmp_path, dict(type='Pretrained', checkpoint='imagenet:svt-small')))
+    assert hub.fetched == ['/no/such/file.pth']
 
 
 def test_weights_without_a_training_are_not_resumed(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, Registry
+from mmengine.runner import Runner
+from safetensors.torch import save
+from server import COMMIT, Server
 
 from mmtwins.engine.checks import check_checkpoints
 from mmtwins.engine.config import load_config
@@ -18,6 +21,7 @@ from mmtwins.engine.model import build_model, build_on_meta
 from mmtwins.engine.runner import build_runner
 from mmtwins.weights import fitting
 from mmtwins.weights.converting import from_native
+from mmtwins.weights.pretrained import IMAGENET, HubFile, WebFile
 
 TINY = dict(embed_dims=(8, 16), depths=(1, 2), num_heads=(1, 2), mlp_ratios=(2, 2))
 BACKBONE = dict(type='TwinsSVTBackbone', arch=TINY, window_sizes=(7, 7), sr_ratios=(2, 1), out_indices=(0, 1))
@@ -166,6 +170,55 @@ def test_resuming_and_testing_start_with_one_of_each(custom_hooks: list[dict], t
     build_runner(cfg, check_checkpoints(cfg, for_training=False)).test()
     assert counts == ONCE
     assert 'do not match exactly' not in log_of(tmp_path)
+
+
+@pytest.fixture
+def on_hub(hub: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server with the backbone of :func:`make_weights` as ``imagenet:tiny``."""
+    weights = {k.removeprefix('backbone.'): v for k, v in make_weights().items() if k.startswith('backbone.')}
+    sha256 = hub.hub('timm/tiny', save(weights))
+    monkeypatch.setitem(IMAGENET, 'tiny', (HubFile('timm/tiny', COMMIT, sha256),))
+    return hub
+
+
+IMAGENET_INIT = dict(type='Pretrained', checkpoint='imagenet:tiny')
+
+
+@pytest.mark.parametrize('is_checked', [True, False])
+def test_a_training_from_imagenet_weights_fetches_them_once(
+    is_checked: bool, tmp_path: Path, counts: Counter, on_hub: Server
+) -> None:
+    cfg = make_config(tmp_path, IMAGENET_INIT)
+    runner = build_runner(cfg, check_checkpoints(cfg) if is_checked else None)
+    assert len(on_hub.fetched) == is_checked  # building the model alone fetches nothing
+    runner.train()  # at a rate of 0
+    assert len(on_hub.fetched) == 1
+    assert (counts['fit'], counts['build']) == (1, 1)
+    for name, value in runner.model.backbone.state_dict().items():
+        assert torch.equal(value, make_weights()[f'backbone.{name}']), name
+
+
+@pytest.mark.parametrize('is_checked', [True, False])
+def test_imagenet_weights_are_not_fetched_where_a_checkpoint_replaces_them(
+    is_checked: bool, tmp_path: Path, hub: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(IMAGENET, 'tiny', (WebFile(f'{hub.url}/absent-01234567.pth'),))
+    weights = make_weights()
+    torch.save(weights, tmp_path / 'a.pth')
+
+    def start(folder: str, for_training: bool = True, **kwargs) -> Runner:
+        cfg = make_config(tmp_path / folder, [dict(type='Constant', val=1, layer='Linear'), IMAGENET_INIT], **kwargs)
+        cfg.train_cfg.max_epochs = 2 if kwargs.get('resume') else 1
+        return build_runner(cfg, check_checkpoints(cfg, for_training) if is_checked else None)
+
+    for model in (start('a', load_from=str(tmp_path / 'a.pth')).train(), start('a', resume=True).train()):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+    start('a', for_training=False, load_from=str(tmp_path / 'a' / 'work' / 'epoch_2.pth')).test()
+    start('b', for_training=False).test()
+    assert hub.asked == hub.fetched == []
+    with pytest.raises(OSError, match='checkpoint imagenet:tiny cannot be fetched'):
+        start('c', resume=True).train()  # there is nothing to resume yet
 
 
 def test_a_file_named_twice_is_read_for_each(tmp_path: Path, counts: Counter) -> None:

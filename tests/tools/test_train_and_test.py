@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from server import Server
 
 from mmtwins.engine.config import load_config
 from mmtwins.engine.runner import build_runner
+from mmtwins.engine.start import FROM_SCRATCH
+from mmtwins.weights.pretrained import IMAGENET, WebFile
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -136,6 +139,58 @@ def test_train_and_resume_from_the_command_line(trained: tuple, call_tool: CallT
     assert 'resumed epoch: 0, iter: 1' in output
     assert len(re.findall(r'Iter\(train\)', output)) == 1
     assert (work_dir / 'iter_2.pth').is_file()
+
+
+@pytest.fixture
+def imagenet(hub: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Options by which a toy recipe starts from ``imagenet:toy``, which no server has."""
+    monkeypatch.setitem(IMAGENET, 'toy', (WebFile(f'{hub.url}/toy-01234567.pth'),))
+    return {'model.backbone.init_cfg.type': 'Pretrained', 'model.backbone.init_cfg.checkpoint': 'imagenet:toy'}
+
+
+def test_imagenet_weights_out_of_reach_end_in_one_line_or_a_start_from_scratch(
+    trained: tuple, call_tool: CallTool, tmp_path: Path, imagenet: dict[str, str], hub: Server
+) -> None:
+    config, data_root, *_ = trained
+    command = ['train.py', config, '--work-dir', tmp_path / 'work', *options(data_root, 1, **imagenet)]
+    refused = call_tool(*command)
+    assert refused.returncode == 1
+    (line,) = (line for line in refused.stderr.splitlines() if line.startswith('error: '))
+    assert line.startswith('error: checkpoint imagenet:toy cannot be fetched: no source has the right file')
+    assert 'init_cfg.checkpoint=FILE' in line
+    assert '--from-scratch' in line
+    assert 'Traceback' not in refused.stderr
+    assert not (tmp_path / 'work').exists()
+    hub.fetched.clear()
+    result = call_tool(*command, '--from-scratch')
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert 'WARNING - --from-scratch: no ImageNet weights.' in output
+    assert 'The published numbers will not come' in output
+    (log,) = (tmp_path / 'work').rglob('*.log')
+    assert FROM_SCRATCH in log.read_text()
+    assert hub.fetched == []
+    assert (
+        'from-scratch' not in call_tool('train.py', config, '--work-dir', tmp_path / 'b', *options(data_root, 1)).stdout
+    )
+
+
+def test_tools_without_training_fetch_no_imagenet_weights(
+    trained: tuple, call_tool: CallTool, tmp_path: Path, imagenet: dict[str, str], hub: Server
+) -> None:
+    config, data_root, work_dir, _ = trained
+    (image, *_) = (path for path in data_root.rglob('*.jpg'))
+    chosen = ['--cfg-options', f'data_root={data_root}', *(f'{key}={value}' for key, value in imagenet.items())]
+    checkpoint = work_dir / 'iter_2.pth'
+    for command in (
+        ['test.py', config, checkpoint, '--work-dir', tmp_path / 'test'],
+        ['train.py', config, '--resume', checkpoint, '--work-dir', tmp_path / 'work'],
+        ['infer.py', config, checkpoint, image, '--out', tmp_path / 'out'],
+        ['get_complexity.py', config, '--size', '128'],
+    ):
+        result = call_tool(*command, *chosen, *(['train_cfg.max_iters=2'] if command[0] == 'train.py' else []))
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert hub.asked == hub.fetched == []
 
 
 def test_test_evaluates_paints_and_writes_predictions(trained: tuple, call_tool: CallTool, tmp_path: Path) -> None:
