@@ -6,6 +6,6 @@ _base_ = [
 ]
 train_dataloader = dict(batch_size=4)
 model = dict(
-    backbone=dict(arch='base'),
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:svt-base')),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

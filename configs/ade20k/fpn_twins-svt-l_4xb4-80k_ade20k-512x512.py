@@ -6,6 +6,6 @@ _base_ = [
 ]
 train_dataloader = dict(batch_size=4)
 model = dict(
-    backbone=dict(arch='large', drop_path_rate=0.3),
+    backbone=dict(arch='large', drop_path_rate=0.3, init_cfg=dict(checkpoint='imagenet:svt-large')),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

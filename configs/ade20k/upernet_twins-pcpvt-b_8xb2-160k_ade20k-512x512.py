@@ -4,4 +4,4 @@ _base_ = [
     '../_base_/schedules/adamw_160k.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(arch='base'))
+model = dict(backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:pcpvt-base')))

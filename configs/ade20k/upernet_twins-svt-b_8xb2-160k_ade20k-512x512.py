@@ -6,7 +6,7 @@ _base_ = [
 ]
 embed_dims = [96, 192, 384, 768]
 model = dict(
-    backbone=dict(arch='base'),
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:svt-base')),
     decode_head=dict(in_channels=embed_dims),
     auxiliary_head=dict(in_channels=embed_dims[2]),
 )

@@ -6,7 +6,7 @@ _base_ = [
 ]
 embed_dims = [128, 256, 512, 1024]
 model = dict(
-    backbone=dict(arch='large', drop_path_rate=0.3),
+    backbone=dict(arch='large', drop_path_rate=0.3, init_cfg=dict(checkpoint='imagenet:svt-large')),
     decode_head=dict(in_channels=embed_dims),
     auxiliary_head=dict(in_channels=embed_dims[2]),
 )

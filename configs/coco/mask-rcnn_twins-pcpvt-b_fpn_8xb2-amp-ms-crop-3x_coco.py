@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale=512.0)
-model = dict(backbone=dict(arch='base'))
+model = dict(backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:pcpvt-base')))

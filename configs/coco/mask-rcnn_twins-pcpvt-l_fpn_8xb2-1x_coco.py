@@ -4,4 +4,4 @@ _base_ = [
     '../_base_/schedules/adamw_1x.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(arch='large'))
+model = dict(backbone=dict(arch='large', init_cfg=dict(checkpoint='imagenet:pcpvt-large')))

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    backbone=dict(arch='base'),
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:svt-base')),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -6,6 +6,6 @@ _base_ = [
 ]
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale=512.0)
 model = dict(
-    backbone=dict(arch='large'),
+    backbone=dict(arch='large', init_cfg=dict(checkpoint='imagenet:svt-large')),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-model = dict(backbone=dict(arch='base'))
+model = dict(backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:pcpvt-base')))

@@ -6,6 +6,6 @@ _base_ = [
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 model = dict(
-    backbone=dict(arch='base'),
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='imagenet:svt-base')),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    backbone=dict(arch='large'),
+    backbone=dict(arch='large', init_cfg=dict(checkpoint='imagenet:svt-large')),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

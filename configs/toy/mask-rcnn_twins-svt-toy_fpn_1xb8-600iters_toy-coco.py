@@ -21,8 +21,9 @@ strides = [4, 8, 16, 32]
 norm_cfg = dict(type='BN', requires_grad=True)  # helps training from scratch
 model = dict(
     backbone=dict(
+        _delete_=True,  # the base config has a published architecture and its weights
+        type='TwinsSVTBackbone',
         arch=dict(
-            _delete_=True,  # the base config has a named architecture
             embed_dims=embed_dims,
             depths=(2, 2, 2, 2),
             num_heads=(1, 2, 4, 6),

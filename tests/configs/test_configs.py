@@ -7,9 +7,12 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
+from mmtwins import TwinsSVTBackbone
 from mmtwins.engine.config import load_config
-from mmtwins.engine.model import build_model
+from mmtwins.engine.model import build_model, build_on_meta
 from mmtwins.models.layers import PositionEncodingGenerator
+from mmtwins.weights.applying import fit_file
+from mmtwins.weights.pretrained import IMAGENET
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -83,7 +86,40 @@ def test_backbone_is_the_published_one(recipe: Recipe) -> None:
     if is_svt:
         # The public ADE20K code masks padding, the public COCO code lets zeros take part.
         assert recipe.cfg.model.backbone.window_padding == ('masked' if recipe.dataset == 'ade20k' else 'zero')
-    assert 'init_cfg' not in recipe.cfg.model.backbone  # given, even as None, it would block dotted options
+
+
+@each_recipe
+def test_recipes_start_from_the_imagenet_weights_of_their_backbone(recipe: Recipe) -> None:
+    family, size = recipe.backbone.split('-')
+    (name,) = (f'{family}-{arch}' for arch in ('small', 'base', 'large') if arch[0] == size)
+    cfg = recipe.cfg.model
+    assert cfg.backbone.init_cfg == dict(type='Pretrained', checkpoint=f'imagenet:{name}')
+    assert name == f'{family}-{cfg.backbone.arch}'
+    assert name in IMAGENET
+    assert 'init_cfg' not in cfg
+    assert cfg.get('pretrained') is None
+    options = {'model.backbone.init_cfg.checkpoint': 'a.pth'}
+    assert load_config(str(recipe.path), options).model.backbone.init_cfg == dict(type='Pretrained', checkpoint='a.pth')
+    assert load_config(str(recipe.path), {'model.backbone.init_cfg': None}).model.backbone.init_cfg is None
+
+
+def test_calibrated_models_start_from_resized_imagenet_weights_and_toys_from_none() -> None:
+    weights = {
+        name: torch.zeros(value.shape)
+        for name, value in TwinsSVTBackbone(arch='small', norm_after_stage=False).state_dict().items()
+    }
+    weights |= {'norm.weight': torch.ones(512), 'norm.bias': torch.zeros(512)}
+    weights |= {'head.weight': torch.zeros(1000, 512), 'head.bias': torch.zeros(1000)}
+    for path in LEAVES:
+        cfg = load_config(str(path)).model.backbone
+        if 'calibrated' in path.stem:
+            assert cfg.init_cfg == dict(type='Pretrained', checkpoint='imagenet:svt-small')
+            expected = build_on_meta(load_config(str(path)), cfg).state_dict()
+            fit = fit_file(weights, expected)
+            assert set(fit.fresh) == {f'norm_list.{i}.{kind}' for i in range(4) for kind in ('weight', 'bias')}
+            assert fit.changes
+        elif path in TOY_LEAVES:
+            assert 'init_cfg' not in cfg  # given, even as None, it would block dotted options
 
 
 @each_recipe

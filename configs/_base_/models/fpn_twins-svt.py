@@ -17,7 +17,7 @@ model = dict(
         arch='small',
         window_padding='masked',
         drop_path_rate=0.2,
-        # The published runs start from ImageNet weights; add init_cfg, see the README.
+        init_cfg=dict(type='Pretrained', checkpoint='imagenet:svt-small'),
     ),
     neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=256, num_outs=4),
     decode_head=dict(

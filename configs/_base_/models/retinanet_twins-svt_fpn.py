@@ -15,7 +15,7 @@ model = dict(
         arch='small',
         window_padding='zero',
         drop_path_rate=0.2,
-        # The published runs start from ImageNet weights; add init_cfg, see the README.
+        init_cfg=dict(type='Pretrained', checkpoint='imagenet:svt-small'),
     ),
     neck=dict(
         type='FPN',

@@ -18,7 +18,7 @@ model = dict(
         arch='small',
         window_padding='masked',
         drop_path_rate=0.2,
-        # The published runs start from ImageNet weights; add init_cfg, see the README.
+        init_cfg=dict(type='Pretrained', checkpoint='imagenet:svt-small'),
     ),
     decode_head=dict(
         type='UPerHead',
