@@ -73,11 +73,10 @@ setup(
         # mmcv needs torch installed before it builds, so neither framework is a hard requirement: `make setup` does it.
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],
-        'hub': requirements('hub'),
         'app': requirements('app'),
         'tests': [*requirements('tests'), *requirements('export'), *requirements('app')],
         'lint': requirements('lint'),
-        'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det'), *requirements('hub')],
+        'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det')],
     },
     zip_safe=False,
 )

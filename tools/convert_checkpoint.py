@@ -18,7 +18,7 @@ from mmtwins.weights.loading import read_checkpoint
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help='checkpoint in any format: file (.pth, .safetensors), URL or hf-hub:OWNER/NAME')
+    parser.add_argument('src', help='checkpoint in any format: a file, a URL, hf-hub:OWNER/NAME or imagenet:NAME')
     parser.add_argument('dst', help='file to write, .pth or .safetensors')
     parser.add_argument('--to', required=True, choices=FORMATS, help='names to write')
     return parser.parse_args()
