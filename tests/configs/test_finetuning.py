@@ -238,9 +238,12 @@ def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
 @pytest.mark.parametrize(('name', 'tiny'), [('segmentation', TINY_SEGMENTOR), ('detection', TINY_DETECTOR)])
 def test_imagenet_weights_take_the_place_of_a_whole_model(name: str, tiny: dict, own: Path, tmp_path: Path) -> None:
     """The document's other start: the line of load_from goes, init_cfg comes where frozen_stages was."""
-    snippet = re.search(r"`(init_cfg=dict\(type='Pretrained', checkpoint='(.*?)'\))`", DOCUMENT)
+    snippet = re.search(r"`(init_cfg=dict\(checkpoint='(.*?)'\))`", DOCUMENT)
     config = own / f'{name}.py'
-    text = re.sub(r'load_from = .*\n', '', config.read_text()).replace('frozen_stages=0', snippet[1])
+    text = re.sub(r'load_from = .*\n', '', config.read_text())
+    config.write_text(text)
+    assert load_config(str(config)).model.backbone.init_cfg.checkpoint == 'imagenet:svt-small'
+    text = text.replace('frozen_stages=0', snippet[1])
     public = write_public_checkpoint(tmp_path / 'whole.pth', config, tiny, 'native')
     config.write_text(text.replace(snippet[2], str(tmp_path / snippet[2])))
     classifier = {k.removeprefix('backbone.'): v for k, v in public.items() if k.startswith('backbone.')}
