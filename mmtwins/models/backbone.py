@@ -197,7 +197,8 @@ class TwinsSVTBackbone(TwinsBackbone):
             True, False or one bool per stage.
         with_cp: Recompute each block in the backward pass instead of keeping its activations.
         frozen_stages: Stages 0 to ``frozen_stages`` get no gradient and stay in eval mode; -1 freezes none.
-        init_cfg: Initialisation as in MMEngine.
+        init_cfg: Initialisation as in MMEngine. ``Pretrained`` takes any public Twins checkpoint, and ``imagenet:svt-small``
+            and so on for the authors' ImageNet weights.
 
     Raises:
         ValueError: An argument is out of its range, or lengths do not match the number of stages.

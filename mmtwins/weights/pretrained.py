@@ -169,18 +169,16 @@ def fetch_imagenet_weights(name: str) -> Path:
         return path
     with locked(Path(torch.hub.get_dir()) / 'checkpoints' / f'imagenet-{name}'):
         path = _find(sources)  # another process may have fetched it
+        if path:
+            return path
         failures = []
         for source in sources:
-            if path:
-                return path
             print_log(f'fetching the ImageNet weights of {name} from {source}', logger='current')
             try:
-                path = source.fetch()
+                return source.fetch()
             except Exception as error:  # the hub's client raises what its HTTP library raises
                 failures.append(f'{source} ({_reason(error)})')
                 print_log(f'not fetched: {failures[-1]}', logger='current', level=logging.WARNING)
-    if path:
-        return path
     web = next(source for source in sources if isinstance(source, WebFile))
     raise OSError(
         f'no source has the right file or can be reached: {", ".join(failures)}. Name a file of yours with --cfg-options '

@@ -89,7 +89,7 @@ def test_backbone_is_the_published_one(recipe: Recipe) -> None:
 
 
 @each_recipe
-def test_recipes_start_from_the_imagenet_weights_of_their_backbone(recipe: Recipe) -> None:
+def test_recipes_start_from_the_imagenet_weights_of_their_backbone(recipe: Recipe, tmp_path: Path) -> None:
     family, size = recipe.backbone.split('-')
     (name,) = (f'{family}-{arch}' for arch in ('small', 'base', 'large') if arch[0] == size)
     cfg = recipe.cfg.model
@@ -101,6 +101,8 @@ def test_recipes_start_from_the_imagenet_weights_of_their_backbone(recipe: Recip
     options = {'model.backbone.init_cfg.checkpoint': 'a.pth'}
     assert load_config(str(recipe.path), options).model.backbone.init_cfg == dict(type='Pretrained', checkpoint='a.pth')
     assert load_config(str(recipe.path), {'model.backbone.init_cfg': None}).model.backbone.init_cfg is None
+    recipe.cfg.dump(tmp_path / 'dumped.py')
+    assert load_config(str(tmp_path / 'dumped.py')).model == cfg
 
 
 def test_calibrated_models_start_from_resized_imagenet_weights_and_toys_from_none() -> None:

@@ -203,7 +203,8 @@ def mim(elsewhere: Path, site: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_mim_trains_and_tests_by_the_base_name_of_a_config(elsewhere, site):
-    output = mim(elsewhere, site, 'train', 'mmtwins', f'{SEGMENTOR}.py', *SHORT)
+    output = mim(elsewhere, site, 'train', 'mmtwins', f'{SEGMENTOR}.py', '--from-scratch', *SHORT)
+    assert 'WARNING - --from-scratch: no ImageNet weights' in output
     config = site / 'mmtwins' / '.mim' / 'configs' / 'toy' / f'{SEGMENTOR}.py'
     assert f'will use {config.resolve()} instead' in output
     assert 'Training finished successfully' in output

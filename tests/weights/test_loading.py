@@ -241,7 +241,15 @@ def test_hostile_urls_run_nothing_through_any_scheme(hostile: str, tmp_path: Pat
     model = SimpleNamespace(name='evil.pth', download=lambda path: Path(path).write_bytes(content))
     pavi = SimpleNamespace(modelcloud=SimpleNamespace(get=lambda name: model))
     monkeypatch.setitem(sys.modules, 'pavi', pavi)
-    names = ['modelzoo://evil', 'torchvision://evil', 'open-mmlab://evil', 'openmmlab://evil', 'mmcls://evil']
+    monkeypatch.setattr(loading, 'fetch_imagenet_weights', lambda name: tmp_path / 'served' / f'{name}.pth')
+    names = [
+        'imagenet:evil',
+        'modelzoo://evil',
+        'torchvision://evil',
+        'open-mmlab://evil',
+        'openmmlab://evil',
+        'mmcls://evil',
+    ]
     names += ['s3://evil', 'petrel://evil', 'cluster:s3://evil', 'pavi://evil', hostile, hostile + '?v=1']
     if find_spec('huggingface_hub'):
         monkeypatch.setattr(
