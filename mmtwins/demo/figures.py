@@ -1,6 +1,5 @@
 """Pictures of the demo: training curves, and examples with their predictions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,38 +35,11 @@ class Example(NamedTuple):
     prediction: 'np.ndarray | Instances'
 
 
-def read_scalars(work_dir: str | Path) -> list[dict]:
-    """Read what MMEngine logged while training, over all runs that were resumed in a work directory.
-
-    Args:
-        work_dir: Work directory of MMEngine; holds ``TIMESTAMP/vis_data/scalars.json`` per run.
-
-    Returns:
-        One dict per logged step, ordered by ``step`` (iterations); of steps that were trained twice, after an interrupt,
-        the later run counts.
-    """
-    merged: dict[tuple[int, bool], dict] = {}
-    for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        run = []
-        for line in path.read_text().splitlines():
-            try:
-                run.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed
-        run = [record for record in run if 'step' in record]
-        if run:
-            first = min(record['step'] for record in run)
-            merged = {key: record for key, record in merged.items() if key[0] < first}
-        for record in run:
-            merged[record['step'], 'loss' in record] = record
-    return [merged[key] for key in sorted(merged)]
-
-
 def draw_training_curves(runs: dict[str, list[dict]], metrics: dict[str, dict[str, str]], path: str | Path) -> Path:
     """Draw loss, validation metrics and learning rate against the iteration, one row per training.
 
     Args:
-        runs: Title of a training: its records, as ``read_scalars`` returns them.
+        runs: Title of a training: its records, as ``mmtwins.analysis.run_log.read_scalars`` returns them.
         metrics: Title of a training: key of a validation metric in the records: its label. A metric that MMSegmentation
             gives in percent is drawn from 0 to 1 as COCO's are.
         path: PNG file to write.

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from .figures import read_scalars
+from ..analysis.run_log import read_scalars
 from .processes import run_script
 from .progress import Meter
 from .tasks import DemoError, Settings, Task, options_of

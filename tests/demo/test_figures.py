@@ -1,7 +1,5 @@
 """Training curves and pictures of predictions."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from mmtwins.demo.figures import (
     draw_examples,
     draw_training_curves,
     rate_example,
-    read_scalars,
 )
 
 cv2 = pytest.importorskip('cv2')
@@ -20,12 +17,6 @@ pytest.importorskip('matplotlib')
 
 CLASSES = ('sand', 'ball', 'kite')
 PALETTE = ((221, 204, 119), (204, 102, 119), (51, 34, 136))
-
-
-def write_run(work_dir, name, records, rest=''):
-    path = work_dir / name / 'vis_data/scalars.json'
-    path.parent.mkdir(parents=True)
-    path.write_text(''.join(json.dumps(record) + '\n' for record in records) + rest)
 
 
 def training(*steps, loss=1.0):
@@ -38,20 +29,6 @@ def read_picture(path):
 
 def count_colour(picture, colour, tolerance=2):
     return int((np.abs(picture.astype(int) - colour).max(axis=-1) <= tolerance).sum())
-
-
-def test_scalars_of_a_resumed_training(tmp_path):
-    """Iterations 30 and 40 were trained, lost with the checkpoint, and trained again."""
-    write_run(tmp_path, '20260101_100000', training(10, 20, 30, 40), rest='{"lr": 0.001, "lo')
-    write_run(tmp_path, '20260101_110000', [*training(30, 40, loss=0.5), dict(mIoU=70.0, step=40)])
-    records = read_scalars(tmp_path)
-    assert [(r['step'], r.get('loss')) for r in records] == [(10, 1.0), (20, 1.0), (30, 0.5), (40, None), (40, 0.5)]
-    assert records[3]['mIoU'] == 70.0
-
-
-def test_scalars_without_a_run(tmp_path):
-    assert read_scalars(tmp_path) == []
-    assert read_scalars(tmp_path / 'missing') == []
 
 
 def test_training_curves(tmp_path):

@@ -1,0 +1,191 @@
+"""Read what MMEngine left of a training in its work directory: logged numbers, config, number of GPUs."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+LOGS = 'TIMESTAMP/vis_data/scalars.json'
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A training, joined over all runs that continued it.
+
+    Attributes:
+        training: Numbers of training by name, ordered by ``step`` (iterations). With ``epoch``, counted from 1, where the
+            training counts in epochs.
+        validation: Metrics of validations in the same way.
+        cfg: Config of the last run that trained.
+        starts: Iteration of the first record of each run that is in ``training``.
+        unreadable: Number of lines that are no record, such as one that was cut off.
+        world_size: Number of processes (GPUs), None where the log does not say.
+        epoch_length: Iterations of an epoch, None where the log does not say.
+    """
+
+    training: list[dict]
+    validation: list[dict]
+    cfg: Config
+    starts: list[int]
+    unreadable: int = 0
+    world_size: int | None = None
+    epoch_length: int | None = None
+
+
+class _Joined(NamedTuple):
+    training: list[dict]
+    validation: list[dict]
+    starts: list[int]
+    trained: Path | None  # the last log with training
+    unreadable: int
+
+
+def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
+    """Read a training from its work directory.
+
+    Args:
+        work_dir: Of MMEngine, or the folder TIMESTAMP of a single run in it.
+        config: Instead of the config that MMEngine wrote into the work directory.
+
+    Returns:
+        The training. Of iterations that were trained twice, after an interrupt, the later run counts.
+
+    Raises:
+        ValueError: There is no such folder, no record of training, or no config that can be read.
+    """
+    work_dir = Path(work_dir)
+    if not work_dir.is_dir():
+        raise ValueError(f'{work_dir} is no folder: give the work directory of a training, such as work_dirs/CONFIG')
+    files = _find_logs(work_dir)
+    if not files:
+        raise ValueError(f'{work_dir} has no {LOGS}: give the work directory of a training that MMEngine logged')
+    joined = _join(files)
+    if not joined.training:
+        raise ValueError(
+            f'{work_dir} has no record of training in {len(files)} log(s): wait for the first line, after '
+            'default_hooks.logger.interval iterations'
+        )
+    cfg = _read_config([Path(config)] if config else _find_configs(work_dir, joined.trained), work_dir)
+    world_size, epoch_length = _read_text_log(joined.trained)
+    return RunLog(joined.training, joined.validation, cfg, joined.starts, joined.unreadable, world_size, epoch_length)
+
+
+def read_scalars(work_dir: str | Path) -> list[dict]:
+    """Read all records of a work directory, joined as by :func:`read_run`.
+
+    Args:
+        work_dir: Work directory of MMEngine.
+
+    Returns:
+        One dict per record, ordered by ``step`` (iterations), a validation before the training record of the same step. Empty
+        where nothing was logged.
+    """
+    joined = _join(_find_logs(Path(work_dir)))
+    return sorted(joined.validation + joined.training, key=lambda record: record['step'])  # keeps equal ones in order
+
+
+def _find_logs(work_dir: Path) -> list[Path]:
+    """One file per run, by its timestamp."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.parts[-3])
+    return files or sorted(work_dir.glob('vis_data/scalars.json'))
+
+
+def _join(files: Iterable[Path]) -> _Joined:
+    """Join runs; one that starts at an iteration replaces what earlier ones logged from there on."""
+    training: dict[int, dict] = {}
+    validation: dict[int, dict] = {}
+    starts: list[int] = []
+    trained, unreadable = None, 0
+    for path in files:
+        records = list(_read_records(path))
+        unreadable += sum(record is None for record in records)
+        run = _place_validations([record for record in records if record])
+        steps = [record['step'] for record in run if _is_training(record)]
+        if not steps:
+            continue
+        for known in (training, validation):
+            for step in [step for step in known if step >= min(steps)]:
+                del known[step]
+        for record in run:
+            (training if _is_training(record) else validation)[record['step']] = record
+        starts = [start for start in starts if start < min(steps)] + [min(steps)]
+        trained = path
+    ordered = [[known[step] for step in sorted(known)] for known in (training, validation)]
+    return _Joined(ordered[0], ordered[1], starts, trained, unreadable)
+
+
+def _is_training(record: dict) -> bool:
+    return 'loss' in record or any(key.endswith('lr') for key in record)
+
+
+def _place_validations(records: list[dict]) -> list[dict]:
+    """Give each validation the iteration after which it ran; a training that counts in epochs logs the epoch as ``step``."""
+    by_epoch = any('epoch' in record for record in records)
+    placed, last = [], 0
+    for record in records:
+        if _is_training(record):
+            last = max(last, record['step'])
+        elif by_epoch and record['step'] < last:
+            record = record | dict(epoch=record['step'], step=last)
+        elif by_epoch and not last:
+            continue  # of an epoch that an earlier run trained
+        placed.append(record)
+    return placed
+
+
+def _read_records(path: Path) -> Iterator[dict | None]:
+    """The numbers of each line, with ``step``; None for a line that is no record."""
+    for line in path.read_text(errors='replace').splitlines():
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            numbers = {
+                re.sub('^(train|val)/', '', key): value  # of log_processor.log_with_hierarchy
+                for key, value in record.items()
+                if isinstance(value, int | float)
+            }
+            step = int(numbers['step'])
+            yield numbers | dict(step=step) if step > 0 or not _is_training(numbers) else None
+        except (ValueError, AttributeError, KeyError, OverflowError):
+            yield None
+
+
+def _find_configs(work_dir: Path, trained: Path | None) -> list[Path]:
+    """What MMEngine wrote: with the log of the run, and, under the name of the recipe, into the work directory."""
+    beside = [trained.with_name('config.py')] if trained else []
+    dumped = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path for path in beside + dumped if path.is_file()]
+
+
+def _read_config(paths: list[Path], work_dir: Path) -> Config:
+    problems = []
+    for path in paths:
+        try:
+            return Config.fromfile(path, import_custom_modules=False)
+        except Exception as error:  # a config is code, which can raise anything
+            problems.append(f'{path}: {type(error).__name__}: {error}')
+    reason = '; '.join(problems) or 'MMEngine writes one at the start of a training'
+    raise ValueError(f'{work_dir} has no config that can be read ({reason}): name the recipe with --config')
+
+
+def _read_text_log(trained: Path | None) -> tuple[int | None, int | None]:
+    """Number of processes and iterations of an epoch, from the text beside the numbers."""
+    world_size = epoch_length = None
+    folder = trained.parents[1] if trained else None
+    path = folder / f'{folder.name}.log' if folder else None
+    if path and path.is_file():
+        with path.open(errors='replace') as lines:
+            for line in lines:
+                if found := re.search(r'GPU number: (\d+)', line):
+                    world_size = int(found[1])
+                if found := re.search(r'Epoch\(train\) +\[ *\d+\]\[ *\d+/(\d+)\]', line):
+                    epoch_length = int(found[1])
+                    break
+                if re.search(r'Iter\(train\) ', line):
+                    break
+    return world_size, epoch_length
