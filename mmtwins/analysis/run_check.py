@@ -73,6 +73,7 @@ def check_run(log: RunLog) -> Report:
     findings = [
         *_check_loss_is_finite(log),
         *_check_batch(log, published),
+        *_check_start(log, published),
         *compare_rates(training),
         *compare_loss(training),
         *compare_accuracy(training),
@@ -85,6 +86,8 @@ def check_run(log: RunLog) -> Report:
 
 
 def _describe(log: RunLog, published: PublishedRun | None) -> str:
+    if log.name:
+        return log.name
     if published:
         return published.name
     model = log.cfg.get('model') or {}
@@ -126,6 +129,16 @@ def _check_batch(log: RunLog, published: PublishedRun | None) -> Iterator[Findin
             'batch',
             'off' if published else 'note',
             f'a step has {batch} images, but the learning rate is for {expected}: add --auto-scale-lr',
+        )
+
+
+def _check_start(log: RunLog, published: PublishedRun | None) -> Iterator[Finding]:
+    given = (log.cfg.get('model') or {}).get('backbone', {}).get('init_cfg')
+    if published and not given and not log.cfg.get('load_from'):
+        yield Finding(
+            'weights',
+            'note',
+            'the backbone started from random weights, with which the published numbers will not come',
         )
 
 

@@ -59,7 +59,7 @@ def _draw_curve(axis: 'Axes', title: str, curve: Curve) -> None:
         if curve.margin is not None:
             margin = curve.margin[known]
             axis.fill_between(iterations, expected - margin, expected + margin, color=INK, alpha=0.12, linewidth=0)
-    axis.set(xlabel='iteration', title=title, ylim=(0, 1.08 * max(highest)))
+    axis.set(xlabel='iteration', title=title, ylim=(0, 1.15 * max(highest)))
     if len(curve.iterations) > 1 and curve.iterations[-1] > 20 * curve.iterations[0]:
         axis.set_xscale('log')
     else:

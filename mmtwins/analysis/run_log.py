@@ -21,6 +21,7 @@ class RunLog:
             training counts in epochs.
         validation: Metrics of validations in the same way.
         cfg: Config of the last run that trained.
+        name: Of the recipe, from the file that MMEngine wrote into the work directory; empty where there is none or several.
         starts: Iteration of the first record of each run that is in ``training``.
         unreadable: Number of lines that are no record, such as one that was cut off.
         world_size: Number of processes (GPUs), None where the log does not say.
@@ -34,6 +35,7 @@ class RunLog:
     unreadable: int = 0
     world_size: int | None = None
     epoch_length: int | None = None
+    name: str = ''
 
 
 class _Joined(NamedTuple):
@@ -71,7 +73,17 @@ def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
         )
     cfg = _read_config([Path(config)] if config else _find_configs(work_dir, joined.trained), work_dir)
     world_size, epoch_length = _read_text_log(joined.trained)
-    return RunLog(joined.training, joined.validation, cfg, joined.starts, joined.unreadable, world_size, epoch_length)
+    named = list(work_dir.glob('*.py'))
+    return RunLog(
+        joined.training,
+        joined.validation,
+        cfg,
+        joined.starts,
+        joined.unreadable,
+        world_size,
+        epoch_length,
+        name=named[0].stem if len(named) == 1 else '',
+    )
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:

@@ -124,6 +124,18 @@ def test_with_a_scaled_rate_the_published_log_is_for_another_batch(check: Check)
     assert 'loss of the decode head' not in report.curves and 'the loss went from ' in report.sentence
 
 
+def test_random_weights_are_named_beside_the_verdict(check: Check) -> None:
+    report = check(svt_s_records(1000, loss=1.5), recipe_of(SVT_S, **{'model.backbone.init_cfg': None}))
+    assert not report.on_track
+    assert 'the backbone started from random weights' in texts(report, 'note')
+
+
+def test_a_recipe_of_the_user_is_called_by_its_name(tmp_path: Path) -> None:
+    recipe_of(SVT_S).dump(tmp_path / 'my_scenes.py')
+    write_run(tmp_path, svt_s_records(500), recipe_of(SVT_S))
+    assert check_run(read_run(tmp_path)).sentence.startswith('On track: my_scenes at iteration 500 of 160,000')
+
+
 def test_a_detector_that_counts_in_epochs_is_on_track(check: Check) -> None:
     text = 'Epoch(train)  [1][  50/1000]  lr: 1.0e-03\n'
     report = check(epoch_records(RUNS[MASK_RCNN], 12, 1000, metric=43.2), recipe_of(MASK_RCNN), text=text)
