@@ -8,28 +8,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmtwins.analysis.published import RUNS, PublishedRun
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-FAMILIES = ('svt', 'pcpvt')
-NAMES = sorted(
-    [f'upernet_twins-svt-{size}_8xb2-160k_ade20k-512x512' for size in 'sbl']
-    + ['upernet_twins-pcpvt-s_8xb4-160k_ade20k-512x512']
-    + [f'upernet_twins-pcpvt-{size}_8xb2-160k_ade20k-512x512' for size in 'bl']
-    + [f'fpn_twins-{family}-{size}_4xb4-80k_ade20k-512x512' for family in FAMILIES for size in 'sbl']
-    + [
-        f'{head}_twins-{family}-{size}_fpn_8xb2-1x_coco'
-        for head in ('mask-rcnn', 'retinanet')
-        for family in FAMILIES
-        for size in 'sbl'
-    ]
-    + [
-        f'{head}_twins-{backbone}_fpn_8xb2-{schedule}_coco'
-        for head, schedule in (('mask-rcnn', 'amp-ms-crop-3x'), ('retinanet', 'ms-crop-3x'))
-        for backbone in ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b')
-    ]
-)
+NAMES = sorted(RUNS)
 EMBED_DIMS = {
     'svt-s': [64, 128, 256, 512],
     'svt-b': [96, 192, 384, 768],
@@ -63,6 +47,10 @@ class Recipe:
         return CONFIGS / self.dataset / f'{self.name}.py'
 
     @property
+    def published(self) -> PublishedRun:
+        return RUNS[self.name]
+
+    @property
     def cfg(self) -> Config:
         """A copy that a test may change."""
         return _load(str(self.path)).copy()
@@ -80,6 +68,11 @@ def parse_name(name: str) -> Recipe:
     )
     head, backbone, gpus, images, schedule, dataset = match.groups()
     return Recipe(name, head, backbone, int(gpus), int(images), schedule, dataset)
+
+
+def step_of(pipeline: list[dict], kind: str) -> dict:
+    """The first step of a data pipeline that has a type."""
+    return next(step for step in pipeline if step['type'] == kind)
 
 
 RECIPES = [parse_name(name) for name in NAMES]

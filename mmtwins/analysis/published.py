@@ -140,6 +140,9 @@ _SCHEDULES = (
 )
 
 
+SCHEDULES = {schedule.title: schedule for schedule in _SCHEDULES}
+
+
 class Result(NamedTuple):
     """A row of the paper: ``metrics`` in the order of METRICS, None where not published; parameters in M, MACs in G."""
 
@@ -217,7 +220,7 @@ class PublishedRun:
 
 
 def _published_runs() -> Iterator[PublishedRun]:
-    for schedule in _SCHEDULES:
+    for schedule in SCHEDULES.values():
         backbones = [backbone for backbone in BACKBONES if backbone not in schedule.without]
         for backbone, result in zip(backbones, _RESULTS[schedule.title], strict=True):
             yield PublishedRun(schedule, backbone, result)

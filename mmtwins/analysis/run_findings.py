@@ -23,6 +23,7 @@ ACCURACY_NOISE = 100.0  # four times the 25 points of one image
 METRIC_TOLERANCE = {'final': 1.0, 'on the way': 2.0}  # percent points
 RATE_TOLERANCE = 0.005
 BIN = 1.5  # neighbouring records are averaged: those whose iterations differ by less than this factor
+START = 1.25  # the first loss is at most this many times that of heads that have learnt nothing
 FALL = 0.97  # what remains of the loss in a training that learns: less than this
 RISE = 1.3  # a loss this many times its lowest has diverged
 
@@ -143,7 +144,7 @@ def _check_first_loss(log: RunLog, fresh: dict[str, float]) -> Iterator[Finding]
     first = log.training[0]
     for name, formula in fresh.items():
         value = first.get(name, math.nan)
-        if value > 1.25 * formula:
+        if value > START * formula:
             yield Finding(
                 'loss',
                 'off',

@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
-from recipes import RECIPES, Recipe
+from recipes import RECIPES, Recipe, step_of
 
 each_recipe = pytest.mark.parametrize('recipe', RECIPES, ids=lambda recipe: recipe.name)
 EPOCH_LENGTH = 600  # of COCO's 7,330 iterations; the warm-up of 500 ends in the first epoch either way
@@ -33,18 +33,9 @@ def learning_rates(schedulers: str, rate: float, iterations: int) -> np.ndarray:
 
 
 def published_rates(recipe: Recipe) -> np.ndarray:
-    if recipe.schedule == '160k':
-        t = np.arange(160000)
-        rates = 6e-5 * (1 - t / 160000)
-        return np.where(t < 1500, rates * (1 - (1 - t / 1500) * (1 - 1e-6)), rates)
-    if recipe.schedule == '80k':
-        t = np.arange(80000)
-        return 1e-6 + (1e-4 - 1e-6) * (1 - t / 80000) ** 0.9
-    epochs, first, second = {'1x': (12, 8, 11), '3x': (36, 27, 33)}[recipe.schedule]
-    t = np.arange(epochs * EPOCH_LENGTH)
-    rate = 2e-4 if (recipe.head, recipe.schedule) == ('mask-rcnn', '1x') else 1e-4
-    rates = np.select([t < first * EPOCH_LENGTH, t < second * EPOCH_LENGTH], [rate, rate * 0.1], rate * 0.01)
-    return np.where(t < 500, rates * (1 - (1 - t / 500) * (1 - 0.001)), rates)
+    schedule = recipe.published.schedule
+    iterations = np.arange(schedule.iterations or schedule.epochs * EPOCH_LENGTH)
+    return schedule.learning_rates(iterations, iterations // EPOCH_LENGTH)
 
 
 @each_recipe
@@ -61,23 +52,35 @@ def test_learning_rate_is_the_published_one_at_every_iteration(recipe: Recipe) -
 
 @each_recipe
 def test_training_is_as_long_as_published_and_validated_on_the_way(recipe: Recipe) -> None:
-    train_cfg = recipe.cfg.train_cfg
+    train_cfg, schedule = recipe.cfg.train_cfg, recipe.published.schedule
     if recipe.dataset == 'ade20k':
-        iterations = {'160k': 160000, '80k': 80000}[recipe.schedule]
-        assert (train_cfg.type, train_cfg.max_iters) == ('IterBasedTrainLoop', iterations)
-        assert iterations % train_cfg.val_interval == 0
+        assert (train_cfg.type, train_cfg.max_iters) == ('IterBasedTrainLoop', schedule.iterations)
+        assert schedule.iterations % train_cfg.val_interval == 0
         assert recipe.cfg.default_hooks.checkpoint.interval == train_cfg.val_interval
     else:
         assert (train_cfg.type, train_cfg.val_interval) == ('EpochBasedTrainLoop', 1)
-        assert train_cfg.max_epochs == {'1x': 12, '3x': 36}[recipe.schedule]
+        assert train_cfg.max_epochs == schedule.epochs
 
 
 @each_recipe
 def test_batch_size_is_the_one_in_the_name(recipe: Recipe) -> None:
-    cfg = recipe.cfg
-    assert cfg.train_dataloader.batch_size == recipe.images_per_gpu
-    total = {'upernet': 16, 'fpn': 16, 'mask-rcnn': 16, 'retinanet': 16}[recipe.head]
-    if (recipe.head, recipe.backbone) == ('upernet', 'pcpvt-s'):
-        total = 32
-    assert recipe.gpus * recipe.images_per_gpu == total
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=total)
+    cfg, published = recipe.cfg, recipe.published
+    assert cfg.train_dataloader.batch_size == recipe.images_per_gpu == published.images
+    assert recipe.gpus * recipe.images_per_gpu == published.batch
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=published.batch)
+
+
+@each_recipe
+def test_rate_decay_and_size_are_the_published_ones(recipe: Recipe) -> None:
+    cfg, schedule = recipe.cfg, recipe.published.schedule
+    optimizer, pipeline = cfg.optim_wrapper.optimizer, cfg.train_dataloader.dataset.pipeline
+    assert (optimizer.lr, optimizer.weight_decay) == (schedule.rate, schedule.weight_decay)
+    if recipe.dataset == 'ade20k':
+        assert (cfg.crop_size, cfg.model.data_preprocessor.size) == (schedule.size * 2, schedule.size * 2)
+        assert step_of(pipeline, 'RandomCrop').crop_size == schedule.size * 2
+    elif schedule.title.endswith('3x'):
+        whole, (small, _, large) = step_of(pipeline, 'RandomChoice').transforms
+        assert [max(step.scales) for step in (*whole, large)] == [schedule.size[::-1]] * 2
+        assert {max(scale) for scale in small.scales} == {schedule.size[0]}
+    else:
+        assert step_of(pipeline, 'Resize').scale == schedule.size
