@@ -35,9 +35,10 @@ REPOSITORY = Path(__file__).parents[1]
 LEDGER = REPOSITORY / 'docs' / 'reproduction.md'
 ADE20K, COCO, TOY = (REPOSITORY / 'configs' / folder / 'README.md' for folder in ('ade20k', 'coco', 'toy'))
 README = REPOSITORY / 'README.md'
-# Numbers in names, and in places that are no statement: code blocks, targets of links, references, numbers of list items.
+# Numbers in names, and in places that are no statement: code blocks, what tools measured and wrote between their markers, targets
+# of links, references, numbers of list items.
 NO_STATEMENT = re.compile(
-    r'```.*?```|\]\([^)]*\)|\]\[[\w-]+\]|^\[[\w-]+\]: .*?$|^ *\d\. |\[\d\]|'
+    r'```.*?```|<!-- ([\w -]+): begin -->.*?<!-- \1: end -->|\]\([^)]*\)|\]\[[\w-]+\]|^\[[\w-]+\]: .*?$|^ *\d\. |\[\d\]|'
     r'float(?:16|32)|(?i:ADE20K)|ImageNet-1k|\b[13]x\b|COCO 2017',
     re.DOTALL | re.MULTILINE,
 )
