@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,46 +23,46 @@ def find_published_run(cfg: Config) -> PublishedRun | None:
     Args:
         cfg: Of a training; its name, learning rate and batch do not count.
     """
-    model, backbone = cfg.get('model') or {}, (cfg.get('model') or {}).get('backbone') or {}
-    decode_head = model.get('decode_head') or {}
-    if not isinstance(decode_head, dict):
-        return None  # a cascade
-    head = _HEADS.get(_type_of(decode_head) or _type_of(model))
-    family, arch = _FAMILIES.get(_type_of(backbone)), backbone.get('arch', 'small')
+    model, backbone, decode_head = (section(cfg, 'model', *keys) for keys in ((), ('backbone',), ('decode_head',)))
+    head = _HEADS.get(type_of(decode_head) or type_of(model))
+    family, arch = _FAMILIES.get(type_of(backbone)), backbone.get('arch', 'small')
     if family is None or not isinstance(arch, str) or {'window_sizes', 'sr_ratios'} & set(backbone):
         return None
-    dataset = _type_of(((cfg.get('train_dataloader') or {}).get('dataset')) or {})
-    size = (model.get('data_preprocessor') or {}).get('size')
-    epochs = (cfg.get('train_cfg') or {}).get('max_epochs', 0)
+    dataset = type_of(section(cfg, 'train_dataloader', 'dataset'))
+    size = str(section(model, 'data_preprocessor').get('size')).strip('[]()')
+    epochs = section(cfg, 'train_cfg').get('max_epochs', 0)
     for run in RUNS.values():
         schedule = run.schedule
         if (schedule.head, run.backbone) != (head, f'{family}-{arch[0]}'):
             continue
         if schedule.dataset == 'ade20k':
-            classes = decode_head.get('num_classes')
-            if (dataset, classes, tuple(size or ())) == ('ADE20KDataset', 150, schedule.size * 2):
+            expected = ('ADE20KDataset', 150, '{0}, {0}'.format(*schedule.size))
+            if (dataset, decode_head.get('num_classes'), size) == expected:
                 return run
-        elif (dataset, epochs) == ('CocoDataset', schedule.epochs) and 80 in set(_class_counts(model)):
-            return run
+        elif (dataset, epochs) == ('CocoDataset', schedule.epochs):
+            heads = (section(model, 'bbox_head'), section(model, 'roi_head', 'bbox_head'))
+            if 80 in [head.get('num_classes') for head in heads]:
+                return run
     return None
 
 
-def _type_of(cfg: dict) -> str:
+def section(cfg: Config | dict, *keys: str) -> dict:
+    """A part of a config by its keys; empty where it is missing or no dict, such as the heads of a cascade."""
+    found: Any = cfg
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict | Config) else None
+    return found if isinstance(found, dict) else {}
+
+
+def type_of(cfg: dict) -> str:
     """The name of a class, without the scope or module that it may come with."""
     return str(cfg.get('type', '')).rpartition('.')[2]
 
 
-def _class_counts(model: dict) -> Iterator[int]:
-    """The number of classes of a detector's heads."""
-    for head in (model.get('bbox_head'), (model.get('roi_head') or {}).get('bbox_head')):
-        if isinstance(head, dict) and 'num_classes' in head:
-            yield head['num_classes']
-
-
 def images_per_gpu(cfg: Config) -> int:
     """Images that one process loads for an iteration."""
-    loader = cfg.get('train_dataloader') or {}
-    return loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1
+    loader = section(cfg, 'train_dataloader')
+    return loader.get('batch_size') or section(loader, 'batch_sampler').get('batch_size') or 1
 
 
 def total_batch(cfg: Config, world_size: int | None) -> int | None:
@@ -70,13 +71,13 @@ def total_batch(cfg: Config, world_size: int | None) -> int | None:
         if cfg.get('launcher', 'none') != 'none':
             return None
         world_size = 1
-    return world_size * images_per_gpu(cfg) * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    return world_size * images_per_gpu(cfg) * section(cfg, 'optim_wrapper').get('accumulative_counts', 1)
 
 
 def rate_scale(cfg: Config, world_size: int | None) -> float | None:
     """What ``--auto-scale-lr`` multiplies the learning rate by; None where the number of processes is not known."""
-    scaling = cfg.get('auto_scale_lr') or {}
-    if not scaling.get('enable'):
+    scaling = section(cfg, 'auto_scale_lr')
+    if not scaling.get('enable') or not scaling.get('base_batch_size'):
         return 1.0
     if world_size is None and cfg.get('launcher', 'none') != 'none':
         return None
@@ -98,10 +99,10 @@ def scheduled_rates(
     Returns:
         (len(iterations),), or None where they cannot be computed: several optimizers, or a scheduler that is not known here.
     """
-    rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    rate = section(cfg, 'optim_wrapper', 'optimizer').get('lr')
     given = cfg.get('param_scheduler') or []
     given = [given] if isinstance(given, dict) and 'type' in given else given
-    if not isinstance(rate, int | float) or isinstance(given, dict):
+    if not isinstance(rate, int | float) or not isinstance(given, list | tuple):
         return None
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate * scale)
     schedulers = []
@@ -109,7 +110,7 @@ def scheduled_rates(
         with DefaultScope.overwrite_default_scope('mmengine'):
             for scheduler in given:
                 scheduler = dict(scheduler)
-                if 'Momentum' in _type_of(scheduler):
+                if 'Momentum' in type_of(scheduler):
                     continue
                 if scheduler.pop('convert_to_iter_based', False):
                     build = PARAM_SCHEDULERS.get(scheduler.pop('type')).build_iter_from_epoch
@@ -144,22 +145,18 @@ def fresh_losses(cfg: Config) -> dict[str, float]:
     Args:
         cfg: Of a training; losses without a formula are left out.
     """
-    model = cfg.get('model') or {}
     losses: dict[str, float] = {}
     for key, prefix in (('decode_head', 'decode'), ('auxiliary_head', 'aux')):
-        heads = model.get(key)
+        heads = section(cfg, 'model').get(key)
         if not isinstance(heads, list | tuple):
-            _add_segmentation_losses(losses, prefix, heads or {})
+            _add_segmentation_losses(losses, prefix, section(cfg, 'model', key))
         else:
             for index, head in enumerate(heads):
                 _add_segmentation_losses(losses, f'{prefix}_{index}', head)
-    roi_head = model.get('roi_head') or {}
-    for parent, key, name in ((model, 'rpn_head', 'loss_rpn_cls'), (roi_head, 'bbox_head', 'loss_cls')):
-        head = parent.get(key)
-        if not isinstance(head, dict):
-            continue  # a cascade
-        loss = head.get('loss_cls') or {}
-        if _type_of(loss) == 'CrossEntropyLoss' and not loss.get('class_weight'):
+    for keys, name in ((('rpn_head',), 'loss_rpn_cls'), (('roi_head', 'bbox_head'), 'loss_cls')):
+        head = section(cfg, 'model', *keys)
+        loss = section(head, 'loss_cls')
+        if type_of(loss) == 'CrossEntropyLoss' and not loss.get('class_weight'):
             choices = 2 if loss.get('use_sigmoid') else head.get('num_classes', 1) + 1  # and the background
             losses[name] = loss.get('loss_weight', 1.0) * math.log(choices)
     return losses
@@ -168,7 +165,7 @@ def fresh_losses(cfg: Config) -> dict[str, float]:
 def _add_segmentation_losses(losses: dict[str, float], prefix: str, head: dict) -> None:
     given = head.get('loss_decode') or {}
     for loss in given if isinstance(given, list | tuple) else [given]:
-        if _type_of(loss) != 'CrossEntropyLoss' or loss.get('class_weight') or not head.get('num_classes'):
+        if type_of(loss) != 'CrossEntropyLoss' or loss.get('class_weight') or not head.get('num_classes'):
             continue
         choices = 2 if loss.get('use_sigmoid') else head['num_classes']
         name = f'{prefix}.{loss.get("loss_name", "loss_ce")}'

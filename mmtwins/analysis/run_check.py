@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .published import PublishedRun
-from .recipe import find_published_run, total_batch
+from .recipe import find_published_run, section, total_batch, type_of
 from .run_findings import (
     Curve,
     Finding,
@@ -90,14 +90,13 @@ def _describe(log: RunLog, published: PublishedRun | None) -> str:
         return log.name
     if published:
         return published.name
-    model = log.cfg.get('model') or {}
-    head = (model.get('decode_head') if isinstance(model.get('decode_head'), dict) else None) or model
-    parts = [str(part.get('type', '')).rpartition('.')[2] for part in (head, model.get('backbone') or {})]
+    head = section(log.cfg, 'model', 'decode_head') or section(log.cfg, 'model')
+    parts = [type_of(part) for part in (head, section(log.cfg, 'model', 'backbone'))]
     return ' with '.join(filter(None, parts)) or 'this training'
 
 
 def _length(log: RunLog) -> int | None:
-    train_cfg = log.cfg.get('train_cfg') or {}
+    train_cfg = section(log.cfg, 'train_cfg')
     if epochs := train_cfg.get('max_epochs'):
         return epochs * log.epoch_length if log.epoch_length else None
     return train_cfg.get('max_iters')
@@ -117,10 +116,10 @@ def _check_loss_is_finite(log: RunLog) -> Iterator[Finding]:
 
 def _check_batch(log: RunLog, published: PublishedRun | None) -> Iterator[Finding]:
     batch = total_batch(log.cfg, log.world_size)
-    expected = published.batch if published else (log.cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    expected = published.batch if published else section(log.cfg, 'auto_scale_lr').get('base_batch_size')
     if batch is None or expected in (None, batch):
         return
-    if (log.cfg.get('auto_scale_lr') or {}).get('enable'):
+    if section(log.cfg, 'auto_scale_lr').get('enable'):
         yield Finding(
             'batch', 'note', f'a step has {batch} images and the published one {expected}, so their losses differ'
         )
@@ -133,7 +132,7 @@ def _check_batch(log: RunLog, published: PublishedRun | None) -> Iterator[Findin
 
 
 def _check_start(log: RunLog, published: PublishedRun | None) -> Iterator[Finding]:
-    given = (log.cfg.get('model') or {}).get('backbone', {}).get('init_cfg')
+    given = section(log.cfg, 'model', 'backbone').get('init_cfg')
     if published and not given and not log.cfg.get('load_from'):
         yield Finding(
             'weights',

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .published import PublishedRun, TrainingLog
-from .recipe import fresh_losses, images_per_gpu, rate_scale, scheduled_rates
+from .recipe import fresh_losses, images_per_gpu, rate_scale, scheduled_rates, section
 from .run_log import RunLog
 
 # How far a mean of the loss may be from the published one, relative to that. The first part is for what differs between two
@@ -121,7 +121,7 @@ def compare_loss(training: Training) -> Iterator[Finding]:
         loss = series_of(log.training, 'decode.loss_ce')
         expected = public_log.loss_at(loss.iterations)
         if np.isfinite(expected).any():
-            window = (log.cfg.get('log_processor') or {}).get('window_size', 10)
+            window = section(log.cfg, 'log_processor').get('window_size', 10)
             gap = int(np.median(np.diff(loss.iterations, prepend=0)))
             images = images_per_gpu(log.cfg) * max(1, min(window if isinstance(window, int) else 10, gap))
             curve = Curve(loss.iterations, loss.values, expected, f'{public_log.file}, published')
@@ -137,7 +137,8 @@ def compare_loss(training: Training) -> Iterator[Finding]:
     training.curves['loss'] = Curve(loss.iterations, loss.values, bound, 'heads that have learnt nothing')
     finite = np.isfinite(loss.values)
     yield from _check_first_loss(log, fresh)
-    yield from _check_fall(loss.iterations[finite], loss.values[finite], bool(log.cfg.get('load_from')))
+    start = f' ({sum(fresh.values()):.3g} for heads that have learnt nothing)' if fresh else ''
+    yield from _check_fall(loss.iterations[finite], loss.values[finite], bool(log.cfg.get('load_from')), start)
 
 
 def _check_first_loss(log: RunLog, fresh: dict[str, float]) -> Iterator[Finding]:
@@ -159,14 +160,14 @@ def _check_first_loss(log: RunLog, fresh: dict[str, float]) -> Iterator[Finding]
             )
 
 
-def _check_fall(iterations: np.ndarray, values: np.ndarray, trained_before: bool) -> Iterator[Finding]:
+def _check_fall(iterations: np.ndarray, values: np.ndarray, trained_before: bool, start: str) -> Iterator[Finding]:
     parts = [part.mean() for part in np.array_split(values, 5)] if len(values) >= 10 else []
     if not parts:
         if len(values):
             yield Finding('loss', 'ok', f'the loss is finite, and {len(values)} records are too few to see it fall')
         return
     first, last, lowest = parts[0], parts[-1], min(parts)
-    span = f'from {first:.3g} to {last:.3g} since iteration {iterations[0]:,}'
+    span = f'from {first:.3g} to {last:.3g} since iteration {iterations[0]:,}{start}'
     if last > RISE * lowest:
         yield Finding('loss', 'off', f'the loss has risen from {lowest:.3g} to {last:.3g} and diverges')
     elif last > FALL * first and not trained_before and iterations[-1] > 2 * iterations[0]:
