@@ -14,6 +14,7 @@ from .engine.hooks import CheckBatchSizeHook, FitCheckpointHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
+from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
 from .weights.loading import allow_mmengine_checkpoints
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ __all__ = [
     'CheckImage',
     'CheckLabels',
     'FitCheckpointHook',
+    'Float32RPNHead',
+    'Float32RetinaHead',
+    'Float32RoIExtractor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
     'fast_path',
