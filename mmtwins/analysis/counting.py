@@ -251,7 +251,7 @@ def _forward(model: nn.Module, images: Tensor, num_proposals: int) -> None:
         model(images, mode='tensor')
     else:
         for module in model.roi_head.modules():
-            if type(module).__name__ == 'SingleRoIExtractor':
+            if hasattr(module, 'roi_layers'):  # an RoI extractor
                 # mmcv's RoIAlign cannot run without data. It has no MACs.
                 module.forward = lambda feats, rois, *_, extractor=module: feats[0].new_empty(
                     len(rois), extractor.out_channels, *extractor.roi_layers[0].output_size

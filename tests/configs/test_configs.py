@@ -7,7 +7,7 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
-from mmtwins import TwinsSVTBackbone
+from mmtwins import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead, TwinsSVTBackbone
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model, build_on_meta
 from mmtwins.models.layers import PositionEncodingGenerator
@@ -161,11 +161,17 @@ def test_heads_are_the_published_ones(recipe: Recipe) -> None:
         assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == dims
         assert (model.roi_head.bbox_head.num_classes, model.roi_head.mask_head.num_classes) == (80, 80)
         assert cfg.rpn_head.anchor_generator.strides == [4, 8, 16, 32, 64]
+        # MMDetection's classes, but for RoIs and proposals in float32 when the rest is float16, as in the public code.
+        assert isinstance(model.rpn_head, Float32RPNHead)
+        for extractor in (model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor):
+            assert isinstance(extractor, Float32RoIExtractor)
+            assert (extractor.featmap_strides, extractor.finest_scale) == ([4, 8, 16, 32], 56)
     else:
         # Levels from stage 1 on, the two coarsest by strided convolutions from the last stage.
         assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == dims[1:]
         assert [conv.conv.in_channels for conv in model.neck.fpn_convs] == [256, 256, 256, dims[3], 256]
         assert model.neck.add_extra_convs == 'on_input'
+        assert isinstance(model.bbox_head, Float32RetinaHead)
         assert model.bbox_head.num_classes == 80
         assert model.bbox_head.num_base_priors == 9
         assert (model.bbox_head.loss_cls.gamma, model.bbox_head.loss_cls.alpha) == (2.0, 0.25)

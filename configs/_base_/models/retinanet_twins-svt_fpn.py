@@ -26,7 +26,7 @@ model = dict(
         num_outs=5,
     ),
     bbox_head=dict(
-        type='RetinaHead',
+        type='Float32RetinaHead',
         num_classes=80,
         in_channels=256,
         stacked_convs=4,
