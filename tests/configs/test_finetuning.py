@@ -309,3 +309,19 @@ def test_table_gives_the_rates_and_heads_of_every_recipe() -> None:
             assert heads_with_classes(cfg.model) == set(re.findall('`(.*?)`', heads)), path.name
             seen.add(path)
     assert seen == {path for folder in ('ade20k', 'coco') for path in (REPOSITORY / 'configs' / folder).glob('*.py')}
+
+
+def test_the_three_lines_for_mixed_precision_fit_a_config_of_mmdet(tmp_path: Path) -> None:
+    from mmdet.models import RPNHead, SingleRoIExtractor
+
+    lines = re.search(r'### Mixed precision.*?```python\n(.*?)```', DOCUMENT, re.DOTALL)[1]
+    assert lines.count('\n') == 3
+    path = tmp_path / 'own.py'
+    path.write_text(f"_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_amp-1x_coco.py'\n{lines}")
+    cfg = load_config(str(path))
+    with torch.device('meta'):
+        model = build_model(cfg)
+    assert (type(model.rpn_head).__name__, isinstance(model.rpn_head, RPNHead)) == ('Float32RPNHead', True)
+    for extractor, size in ((model.roi_head.bbox_roi_extractor, 7), (model.roi_head.mask_roi_extractor, 14)):
+        assert (type(extractor).__name__, isinstance(extractor, SingleRoIExtractor)) == ('Float32RoIExtractor', True)
+        assert extractor.roi_layers[0].output_size == (size, size)
