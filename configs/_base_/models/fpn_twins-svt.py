@@ -19,7 +19,14 @@ model = dict(
         drop_path_rate=0.2,
         init_cfg=dict(type='Pretrained', checkpoint='imagenet:svt-small'),
     ),
-    neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=256, num_outs=4),
+    neck=dict(
+        type='FPN',
+        in_channels=[64, 128, 256, 512],
+        out_channels=256,
+        num_outs=4,
+        # mmseg 0.12 never calls the neck's init_weights, so its convolutions keep what ConvModule draws.
+        init_cfg=dict(type='Kaiming', layer='Conv2d', a=0, mode='fan_out', nonlinearity='relu', distribution='normal'),
+    ),
     decode_head=dict(
         type='FPNHead',
         in_channels=[256, 256, 256, 256],
