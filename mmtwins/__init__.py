@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-from .engine.hooks import CheckBatchSizeHook, FitCheckpointHook
+from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
@@ -25,6 +25,7 @@ __all__ = [
     'CheckBatchSizeHook',
     'CheckImage',
     'CheckLabels',
+    'CountFaultsHook',
     'FitCheckpointHook',
     'Float32RPNHead',
     'Float32RetinaHead',

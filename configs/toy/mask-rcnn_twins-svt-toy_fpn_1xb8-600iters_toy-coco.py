@@ -72,15 +72,16 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(max_per_img=20)),
 )
 
+load_image = dict(type='LoadImageFromFile', backend_args=dict(backend='checked'))  # names damaged files
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=[0.33, 0.33], direction=['horizontal', 'vertical']),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(type='Resize', scale=(128, 128), keep_ratio=True),  # only for the scale_factor that the heads need
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),

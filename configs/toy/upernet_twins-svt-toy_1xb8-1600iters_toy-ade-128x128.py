@@ -48,19 +48,22 @@ model = dict(
     ),
 )
 
+# Damaged files are named, see docs/finetuning.md.
+load_image = dict(type='LoadImageFromFile', backend_args=dict(backend='checked'))
+load_labels = dict(type='LoadAnnotations', backend_args=dict(backend='checked', decoder='pillow'))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
-    dict(type='LoadAnnotations'),
+    load_labels,
     dict(type='CheckLabels', num_classes=len(classes)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
-    dict(type='LoadAnnotations'),
+    load_labels,
     dict(type='CheckLabels', num_classes=len(classes)),
     dict(type='PackSegInputs'),
 ]

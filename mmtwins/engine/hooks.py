@@ -11,6 +11,7 @@ from ..weights.applying import fit_file
 from ..weights.fitting import has_one_backbone
 from ..weights.pretrained import names_imagenet
 from ..weights.reporting import log_fit
+from .reading import count_told
 
 
 @HOOKS.register_module()
@@ -75,3 +76,16 @@ class CheckBatchSizeHook(Hook):
             f'{expected} (auto_scale_lr.base_batch_size). Scale it by {total / expected:g}: with --auto-scale-lr, or with '
             '--cfg-options auto_scale_lr.enable=True'
         )
+
+
+@HOOKS.register_module()
+class CountFaultsHook(Hook):
+    """Log at the end of a run how many faults of data files it went on with, see :mod:`mmtwins.engine.reading`."""
+
+    def before_run(self, runner: Runner) -> None:
+        self._told_before = count_told()
+
+    def after_run(self, runner: Runner) -> None:
+        told = count_told() - self._told_before
+        if told:
+            runner.logger.warning(f'The run went on with {told} fault(s) in data files: see the warnings above')

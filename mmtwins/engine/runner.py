@@ -7,7 +7,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..weights.loading import keep_for_next_read
-from .hooks import CheckBatchSizeHook, FitCheckpointHook
+from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
 
 
 def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None) -> Runner:
@@ -22,7 +22,7 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None) -> 
     """
     keep_for_next_read(checkpoints or {})
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    for kind in (FitCheckpointHook, CheckBatchSizeHook):  # for configs that do not have them
+    for kind in (FitCheckpointHook, CheckBatchSizeHook, CountFaultsHook):  # for configs that do not have them
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
     return runner

@@ -45,11 +45,20 @@ def prepare_config(cfg: Config, path: str | Path) -> str:
     if len(loaders) != 1:
         raise ValueError(f'{path}: the pipeline of test_dataloader.dataset must have one LoadImageFromFile')
     loaders[0]['type'] = 'LoadImageFromFile'
+    _name_damaged_files(loaders[0])
     dataset['pipeline'] = steps
     cfg.test_dataloader.dataset = dataset
     # The config's own visualizer may report to a server.
     cfg.visualizer = dict(type='SegLocalVisualizer' if library == 'mmseg' else 'DetLocalVisualizer')
     return library
+
+
+def _name_damaged_files(loader: dict) -> None:
+    """Let a loader of images read through the backend ``checked``, as those of the recipes do."""
+    given = loader.get('backend_args')
+    if loader.get('file_client_args') is None and (given or {}).get('backend') != 'checked':
+        decoder = 'pillow' if loader.get('imdecode_backend') == 'pillow' else 'cv2'
+        loader['backend_args'] = dict(backend='checked', decoder=decoder, backend_args=given)
 
 
 def _type_of(step: dict) -> str:

@@ -20,7 +20,7 @@ from mmengine.structures import BaseDataElement
 
 from ..engine.checks import check_device
 from ..engine.config import load_config
-from ..engine.transforms import CheckImage
+from ..engine.reading import last_reading
 from ..weights.applying import load_weights
 from ..weights.formats import unwrap
 from ..weights.loading import load_safely, naming_checkpoint
@@ -131,10 +131,13 @@ class Predictor:
             ValueError: It cannot be read; the message is the reason.
         """
         try:
-            CheckImage()({'img_path': path})
-            return self._loader(path)['img']
+            image = self._loader(path)['img']
         except Exception as error:  # a damaged file fails anywhere in a decoder
             raise ValueError(_reason(error).removeprefix(f'{path} is ')) from None
+        reading = last_reading(path)
+        if reading is not None and reading.fault:
+            raise ValueError(f'{reading.fault.removeprefix("is ")}: copy or download it again')
+        return image
 
     def _predict(self, sources: Sequence[str | np.ndarray], batch_size: int, on_skip: Skip) -> Iterator[Result]:
         """Prepare a few batches' worth of images, predict on those of equal size together, yield in order."""

@@ -3,10 +3,13 @@ dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 num_classes = 150
 crop_size = (512, 512)
+# Damaged files are named, see docs/finetuning.md.
+load_image = dict(type='LoadImageFromFile', backend_args=dict(backend='checked'))
+load_labels = dict(type='LoadAnnotations', backend_args=dict(backend='checked', decoder='pillow'))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
-    dict(type='LoadAnnotations'),
+    load_labels,
     dict(type='CheckLabels', num_classes=num_classes),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -15,11 +18,11 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     # After Resize: the metric compares at the original size, so the annotation must not be resized.
-    dict(type='LoadAnnotations'),
+    load_labels,
     dict(type='CheckLabels', num_classes=num_classes),
     dict(type='PackSegInputs'),
 ]
@@ -54,7 +57,7 @@ test_evaluator = val_evaluator
 # --tta: six scales and flip, for the published mIoU(ms+flip).
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(
         type='TestTimeAug',
@@ -67,7 +70,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),
             ],
-            [dict(type='LoadAnnotations')],
+            [load_labels],
             [dict(type='CheckLabels', num_classes=num_classes)],
             [dict(type='PackSegInputs')],
         ],

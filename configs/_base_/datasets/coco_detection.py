@@ -1,8 +1,9 @@
 # COCO 2017 with boxes, short side 800, long side at most 1333.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco'
+load_image = dict(type='LoadImageFromFile', backend_args=dict(backend='checked'))  # names damaged files
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
@@ -10,7 +11,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='CheckImage'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),

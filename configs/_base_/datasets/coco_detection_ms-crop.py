@@ -1,7 +1,7 @@
 # COCO 2017 with boxes, several scales and crops in training.
 _base_ = ['coco_detection.py', 'ms_crop.py']
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.load_image,
     dict(type='CheckImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomFlip', prob=0.5),

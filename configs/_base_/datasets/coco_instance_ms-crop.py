@@ -2,7 +2,7 @@
 _base_ = ['coco_detection.py', 'ms_crop.py']
 load_annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.load_image,
     dict(type='CheckImage'),
     load_annotations,
     dict(type='RandomFlip', prob=0.5),
