@@ -44,10 +44,12 @@ def _draw_curve(axis: 'Axes', title: str, curve: Curve) -> None:
     """Records as dots, their means as a line, and what is expected as a dashed line with the margin of the means."""
     finite = np.isfinite(curve.values)
     kept = Curve(curve.iterations[finite], curve.values[finite])
-    groups = kept.bins() if len(kept.values) >= 30 else list(np.eye(len(kept.values), dtype=bool))
+    noisy = len(kept.values) >= 30 and title != 'learning rate'
+    groups = kept.bins() if noisy else list(np.eye(len(kept.values), dtype=bool))
     means = [[values[group].mean() for group in groups] for values in (kept.iterations, kept.values)]
     axis.plot(kept.iterations, kept.values, '.', color=LINES[0], alpha=0.3, markersize=5, markeredgewidth=0)
-    axis.plot(*means, '.-', color=LINES[0], label='this run' if len(groups) == len(kept.values) else 'this run, means')
+    style = '.-' if len(groups) < 30 else '-'
+    axis.plot(*means, style, color=LINES[0], label='this run, means' if noisy else 'this run')
     if not finite.all():
         lost, low = curve.iterations[~finite], axis.get_xaxis_transform()
         axis.plot(lost, np.full(len(lost), 0.03), 'x', color=LINES[1], label='not finite', transform=low)
@@ -70,7 +72,11 @@ def _draw_curve(axis: 'Axes', title: str, curve: Curve) -> None:
     axis.grid(alpha=0.3)
     axis.spines[['top', 'right']].set_visible(False)
     falls = len(kept.values) > 0 and kept.values[-1] < 0.9 * kept.values[0]
-    axis.legend(frameon=False, fontsize=8, loc='upper right' if falls else 'lower right')
+    axis.legend(
+        loc='lower center' if title == 'learning rate' else 'upper right' if falls else 'lower right',
+        frameon=False,
+        fontsize=8,
+    )
 
 
 def _write_findings(axis: 'Axes', report: Report) -> None:

@@ -133,11 +133,15 @@ def compare_loss(training: Training) -> Iterator[Finding]:
             return
     loss = series_of(log.training, 'loss')
     fresh = {} if log.cfg.get('load_from') else fresh_losses(log.cfg)
-    bound = np.full(len(loss.iterations), sum(fresh.values())) if fresh else None
+    parts = {key for key in log.training[0] if 'loss' in key} - {'loss'}
+    total = (
+        sum(fresh.values()) if parts and parts <= set(fresh) else None
+    )  # without a formula for one, none for the sum
+    bound = np.full(len(loss.iterations), total) if total else None
     training.curves['loss'] = Curve(loss.iterations, loss.values, bound, 'heads that have learnt nothing')
     finite = np.isfinite(loss.values)
     yield from _check_first_loss(log, fresh)
-    start = f' ({sum(fresh.values()):.3g} for heads that have learnt nothing)' if fresh else ''
+    start = f' ({total:.3g} for heads that have learnt nothing)' if total else ''
     yield from _check_fall(loss.iterations[finite], loss.values[finite], bool(log.cfg.get('load_from')), start)
 
 
@@ -151,7 +155,7 @@ def _check_first_loss(log: RunLog, fresh: dict[str, float]) -> Iterator[Finding]
                 'off',
                 f'{name} is {value:.2f} at iteration {first["step"]:,}, where heads that have learnt nothing have {formula:.2f}',
             )
-        elif value < 0.25 * formula and first['step'] <= 50:
+        elif name.startswith('decode') and value < 0.25 * formula and first['step'] <= 50:
             yield Finding(
                 'loss',
                 'note',

@@ -142,6 +142,9 @@ def test_a_detector_that_counts_in_epochs_is_on_track(check: Check) -> None:
     assert report.on_track, report.sentence
     assert report.sentence.startswith(f'On track: {MASK_RCNN} at iteration 12,000 of 12,000: ')
     assert 'box AP is 43.2 at iteration 12,000, published 43.4' in report.sentence
+    assert (
+        texts(report, 'note') == '' and report.curves['loss'].expected is None
+    )  # there is no formula for all its losses
     assert list(report.curves['box AP (%)'].iterations) == [1000 * epoch for epoch in range(1, 13)]
 
 
