@@ -84,7 +84,7 @@ class CheckLabels:
             warn_once(f'{path} {reading.fault}: {GOES_ON}')
         reduced = bool(results.get('reduce_zero_label'))
         labels = results.get('gt_seg_map')
-        if labels is None or reading.mode not in ('1', 'L', 'P'):
+        if labels is None or not 0 < reading.bits <= 8:
             original = self._decode(reading, reduced)
             if labels is None:
                 labels = original.astype(np.uint8)
@@ -115,20 +115,23 @@ class CheckLabels:
 
     def _check_values(self, path: str, labels: np.ndarray, reduced: bool, mapped: bool) -> None:
         """Check labels as the loss sees them: classes from 0, and 255 for none."""
-        if labels.max(initial=0) < self.num_classes:
+        labels = labels.astype(np.uint8, copy=False)
+        if not reduced and labels.max(initial=0) < self.num_classes:
             return
-        unlabelled = labels == 255
-        wrong = labels[(labels >= self.num_classes) & ~unlabelled]
-        self._refuse(path, wrong.astype(int) + (reduced and not mapped), reduced)
+        from_one = labels + np.uint8(1)  # 255 becomes 0
+        highest = from_one.max(initial=0)
+        if highest > self.num_classes:
+            wrong = labels[from_one > self.num_classes]
+            self._refuse(path, wrong.astype(int) + (reduced and not mapped), reduced)
         if mapped or (self.ignore_label or 0) % 256 == 255:  # as it is once cut down to eight bits
             return
-        if not reduced and unlabelled.any():
+        if not reduced and labels.max() == 255:
             warn_once(
                 f'{path} has the label 255, which stands for no class: name it as ignore_label=255 of CheckLabels if that '
                 'is meant. Other files may have it too; this is said only once',
                 key='label 255',
             )
-        elif reduced and unlabelled.all():
+        elif reduced and highest == 0:
             warn_once(
                 f'{path} has no class anywhere, all pixels are 0 or 255 and count as none. Other files may be like it; '
                 'this is said only once',

@@ -12,7 +12,8 @@ from mmengine.runner import Runner
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.engine.config import load_config
-from mmtwins.engine.hooks import CheckBatchSizeHook
+from mmtwins.engine.hooks import CheckBatchSizeHook, CountFaultsHook
+from mmtwins.engine.reading import DataFileWarning, warn_once
 from mmtwins.engine.runner import build_runner
 from mmtwins.weights.converting import from_native
 
@@ -57,6 +58,22 @@ def test_another_batch_than_the_recipes_is_warned_of_with_the_remedy(caplog: pyt
     assert warnings_of(caplog, 1, **{'optim_wrapper.accumulative_counts': 4}) == []
     assert warnings_of(caplog, 1, **{'auto_scale_lr.enable': True}) == []
     assert warnings_of(caplog, 1, **{'auto_scale_lr': None}) == []
+
+
+@pytest.mark.parametrize('names', [[], ['a'], ['a', 'b', 'a']])
+def test_faults_in_data_files_are_counted_at_the_end(
+    names: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    warn_once(f'{tmp_path} before the run')
+    hook, runner = CountFaultsHook(), StandInRunner(Config(), 1)
+    hook.before_run(runner)
+    for name in names:
+        warn_once(f'{tmp_path / name} is truncated')
+    hook.after_run(runner)
+    faults = len(set(names))
+    expected = f'The run went on with {faults} fault(s) in data files: see the warnings above'
+    assert [record.message for record in caplog.records] == [expected] * bool(faults)
+    assert len([one for one in recwarn if one.category is DataFileWarning]) == 1 + faults
 
 
 @DATASETS.register_module()

@@ -63,9 +63,10 @@ def test_whole_files_are_handed_over_as_they_are(content: bytes, tmp_path: Path)
         (JPEG[:3], 'is truncated and cannot be decoded'),
         (JPEG[:200], 'is truncated and cannot be decoded'),  # the header is cut
         (b'\xff\xd8\xff\xe0nothing\xff\xd9', 'is truncated and cannot be decoded'),
-        (PNG[:20], r'is damaged .* and cannot be decoded'),
-        (PNG[: len(PNG) // 2], r'is damaged \(.*\) and cannot be decoded'),
-        (FLIPPED, r'is damaged \(.*checksum.*\) and cannot be decoded'),
+        (PNG[:8], 'is truncated and cannot be decoded'),
+        (PNG[:20], 'is truncated and cannot be decoded'),
+        (PNG[: len(PNG) // 2], 'is truncated and cannot be decoded'),
+        (FLIPPED, 'is damaged and cannot be decoded'),
     ],
 )
 @pytest.mark.parametrize('decoder', ['cv2', 'pillow'])
@@ -106,8 +107,7 @@ def test_a_png_without_its_end_decodes_in_full(decoder: str, tmp_path: Path) -> 
     content = encode('PNG', LABELS)
     (tmp_path / 'a.png').write_bytes(content[:-12])
     reading = read(tmp_path / 'a.png', decoder)
-    assert reading.fault.startswith('is damaged (')
-    assert (reading.content, reading.mode) == (content, 'L')
+    assert (reading.content, reading.bits, reading.fault) == (content, 8, 'is truncated')
     np.testing.assert_array_equal(mmcv.imfrombytes(reading.content, flag='unchanged', backend=decoder), LABELS)
 
 
@@ -190,7 +190,7 @@ class Files(Dataset):
         return index
 
 if __name__ == '__main__':
-    for persistent in (False, True):
+    for persistent in (False, True) if sys.argv[4] == 'fork' else (True,):
         loader = DataLoader(
             Files(), num_workers=2, persistent_workers=persistent, multiprocessing_context=sys.argv[4]
         )
@@ -213,9 +213,9 @@ def test_all_workers_of_all_epochs_warn_once_of_a_file(method: str, tmp_path: Pa
     if method == 'fork':
         assert told == dict(a=1, b=1), result.stderr
         assert result.stdout == 'told 2\n'
-    else:  # each worker warns by itself: two that end with each epoch, and two that persist
-        assert told.keys() == {'a', 'b'}
-        assert all(1 <= times <= 6 for times in told.values())
+    else:  # each of the two workers warns by itself
+        assert told == dict(a=2, b=2), result.stderr
+        assert result.stdout == 'told 0\n'
 
 
 def test_reading_with_checks_costs_little_beside_decoding(tmp_path: Path) -> None:

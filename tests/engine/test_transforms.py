@@ -48,6 +48,7 @@ def run(steps: list[dict], results: dict) -> dict:
         ([0, 149], False, None, np.uint8),
         ([0, 149, 255], False, 255, np.uint8),
         ([0, 150, 255], True, 255, np.uint8),
+        ([0, 149, 200], False, 200, np.uint8),
         ([0, 149], False, None, np.uint16),
         ([0, 149, 65535], False, 65535, np.uint16),  # cut down to 255
     ],
@@ -147,7 +148,7 @@ def test_labels_whose_file_is_damaged_are_named_or_warned_of(tmp_path: Path) -> 
         with pytest.raises(ValueError, match=r'b\.png is .* cannot be decoded: copy or download it again'):
             run(steps, results)
     path.write_bytes(content[:-12])  # all but its end
-    with pytest.warns(DataFileWarning, match=r'b\.png is damaged .*: the run goes on') as caught:
+    with pytest.warns(DataFileWarning, match=r'b\.png is truncated: the run goes on') as caught:
         for _ in range(3):
             found = run(steps, results)
     assert len(caught) == 1

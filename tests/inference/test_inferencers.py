@@ -37,6 +37,26 @@ def test_configs_that_are_not_for_predictions():
             prepare_config(Config.fromstring(text, '.py'), 'c.py')
 
 
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, dict(backend='checked', decoder='cv2', backend_args=None)),
+        (dict(imdecode_backend='pillow'), dict(backend='checked', decoder='pillow', backend_args=None)),
+        (
+            dict(backend_args=dict(backend='petrel')),
+            dict(backend='checked', decoder='cv2', backend_args=dict(backend='petrel')),
+        ),
+        (dict(backend_args=dict(backend='checked')), dict(backend='checked')),
+        (dict(file_client_args=dict(backend='disk')), None),
+    ],
+)
+def test_images_are_read_through_the_checks(given, expected):
+    cfg = load_config(str(SEGMENTOR))
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile', **given), dict(type='PackSegInputs')]
+    prepare_config(cfg, 'c.py')
+    assert cfg.test_dataloader.dataset.pipeline[0].get('backend_args') == expected
+
+
 def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
     with pytest.raises(ValueError, match=r'checkpoint .*mmseg\.pth: '):
         load_inferencer(CONFIGS / 'ade20k/fpn_twins-svt-s_4xb4-80k_ade20k-512x512.py', toy_checkpoints['mmseg'], 'cpu')

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from server import Server
 
 from mmtwins.engine.config import load_config
+from mmtwins.engine.reading import DataFileWarning
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH
 from mmtwins.weights.pretrained import IMAGENET, WebFile
@@ -311,29 +313,59 @@ def test_missing_data_config_and_wrong_arguments_leave_the_work_directory_alone(
     assert after == before
 
 
-def corrupt_label(root: Path) -> str:
-    path = sorted((root / 'annotations' / 'training').iterdir())[0]
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    labels[5, 5] = 200
-    cv2.imwrite(str(path), labels)
-    return rf'{path.name} has the label 200, but labels go from 0 to \d+'
+def damage_label_value(image: Path, labels: Path) -> str:
+    pixels = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
+    pixels[5, 5] = 200
+    cv2.imwrite(str(labels), pixels)
+    return rf'{labels.name} has the label 200, but labels go from 0 to \d+'
 
 
-def truncate_image(root: Path) -> str:
-    path = sorted((root / 'images' / 'training').iterdir())[0]
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return f'(failed to load image: .*{path.name}|{path.name} is truncated)'
+def shrink_labels(image: Path, labels: Path) -> str:
+    cv2.imwrite(str(labels), cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)[:64, :64])
+    return rf'{labels.name} is 64 x 64 pixels \(height x width\), its image 128 x 128'
 
 
-@pytest.mark.parametrize('damage', [corrupt_label, truncate_image])
-def test_damaged_files_are_named(damage: Callable[[Path], str], toy_data: Path, tmp_path: Path) -> None:
-    shutil.copytree(toy_data / 'ade', tmp_path / 'ade')
-    message = damage(tmp_path / 'ade')
-    cfg = load_config(str(SEG_CONFIG), {'data_root': str(tmp_path / 'ade'), 'train_dataloader.batch_size': 8})
-    cfg.train_cfg.update(max_iters=1, val_interval=100)
-    cfg.update(work_dir=str(tmp_path / 'work'), launcher='none')
-    with pytest.raises((ValueError, AssertionError), match=message):
+def cut_labels(image: Path, labels: Path) -> str:
+    labels.write_bytes(labels.read_bytes()[:-30])
+    return rf'{labels.name} is truncated and cannot be decoded: copy or download it again'
+
+
+def empty_image(image: Path, labels: Path) -> str:
+    image.write_bytes(b'')
+    return rf'{image.name} is empty and cannot be decoded: copy or download it again'
+
+
+def overwrite_image(image: Path, labels: Path) -> str:
+    image.write_bytes(b'<html>404</html>')
+    return rf'{image.name} is no image and cannot be decoded: copy or download it again'
+
+
+def damaged(toy_data: Path, folder: Path, damage: Callable[[Path, Path], str | None]) -> tuple[Config, str | None]:
+    """The toy segmentor on a copy of the data with one damaged training sample, and the message to expect."""
+    shutil.copytree(toy_data / 'ade', folder / 'ade')
+    image, labels = (sorted((folder / 'ade' / kind / 'training').iterdir())[0] for kind in ('images', 'annotations'))
+    message = damage(image, labels)
+    cfg = load_config(str(SEG_CONFIG), {'data_root': str(folder / 'ade'), 'train_dataloader.batch_size': 8})
+    cfg.train_cfg.update(max_iters=2, val_interval=100)
+    cfg.update(work_dir=str(folder / 'work'), launcher='none', experiment_name=f'damaged_{folder.name}')
+    return cfg, message
+
+
+@pytest.mark.parametrize('damage', [damage_label_value, shrink_labels, cut_labels, empty_image, overwrite_image])
+def test_files_that_cannot_be_used_are_named(damage: Callable, toy_data: Path, tmp_path: Path) -> None:
+    cfg, message = damaged(toy_data, tmp_path, damage)
+    with pytest.raises(ValueError, match=message):
         build_runner(cfg).train()
+
+
+@pytest.mark.parametrize('kept', [-2, 2000])
+def test_a_truncated_image_is_trained_on_with_one_warning(kept: int, toy_data: Path, tmp_path: Path) -> None:
+    cfg, _ = damaged(toy_data, tmp_path, lambda image, labels: image.write_bytes(image.read_bytes()[:kept]) and None)
+    with pytest.warns(DataFileWarning, match=r'\.jpg is truncated: the run goes on') as caught:
+        build_runner(cfg).train()  # two passes over the images
+    assert len([one for one in caught if one.category is DataFileWarning]) == 1
+    log = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+    assert 'The run went on with 1 fault(s) in data files' in log
 
 
 @pytest.mark.parametrize(
