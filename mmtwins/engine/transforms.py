@@ -2,6 +2,7 @@
 
 import io
 import os
+import zlib
 
 import numpy as np
 from mmengine.registry import TRANSFORMS
@@ -9,6 +10,7 @@ from mmengine.registry import TRANSFORMS
 from .reading import Reading, last_reading, read, warn_once
 
 GOES_ON = 'the run goes on with what is there of it, as the public code does; copy or download it again'
+_PATH = (str, os.PathLike)
 
 
 @TRANSFORMS.register_module()
@@ -24,7 +26,7 @@ class CheckImage:
 
     def __call__(self, results: dict) -> dict:
         path = results.get('img_path')
-        if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, _PATH):
             return results
         reading = last_reading(path)
         if reading is None and not ('img' in results and _seems_whole(path)):
@@ -74,6 +76,7 @@ class CheckLabels:
     def __init__(self, num_classes: int, ignore_label: int | None = None) -> None:
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self._seen: set[int] = set()  # files whose values were looked at, with the same content
 
     def __call__(self, results: dict) -> dict:
         path = results.get('seg_map_path')
@@ -99,7 +102,10 @@ class CheckLabels:
                 f'{path} is {size[0]} x {size[-1]} pixels (height x width), its image {image_size[0]} x {image_size[1]}: '
                 f'give both the same size{turned}'
             )
-        self._check_values(path, labels, reduced, results.get('label_map') is not None)
+        seen = hash((path, zlib.crc32(reading.content)))
+        if seen not in self._seen:
+            self._check_values(path, labels, reduced, results.get('label_map') is not None)
+            self._seen.add(seen)
         return results
 
     def _decode(self, reading: Reading, reduced: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmtwins.engine.reading import DataFileWarning
+from mmtwins.engine.reading import DataFileWarning, read
 from mmtwins.engine.transforms import CheckImage, CheckLabels
 
 CHECKED = dict(backend='checked')
@@ -81,6 +81,19 @@ def test_a_label_without_a_class_is_refused(
     results = dict(write_labels(tmp_path, [0, 1, label], dtype), reduce_zero_label=reduce)
     with pytest.raises(ValueError, match=message):
         run([*load, dict(type='CheckLabels', num_classes=150)], results)
+
+
+def test_a_file_is_looked_at_again_if_it_changed(tmp_path: Path) -> None:
+    check = CheckLabels(num_classes=150)
+    for label, message in ((149, ''), (150, 'has the label 150'), (149, ''), (151, 'has the label 151')):
+        results = write_labels(tmp_path, [0, label])
+        read(results['seg_map_path'], 'pillow')
+        for _ in range(2):
+            if message:
+                with pytest.raises(ValueError, match=message):
+                    check(results)
+            else:
+                assert check(results) is results
 
 
 @pytest.mark.parametrize('load', [[], [dict(type='LoadAnnotations')], [LOAD_LABELS]], ids=['alone', 'plain', 'checked'])
