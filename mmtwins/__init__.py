@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config.utils import MODULE2PACKAGE
 
+from .engine.checkpoint_hook import SafeCheckpointHook
+from .engine.divergence import StopOnDivergenceHook
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
@@ -30,6 +33,9 @@ __all__ = [
     'Float32RPNHead',
     'Float32RetinaHead',
     'Float32RoIExtractor',
+    'SafeCheckpointHook',
+    'StopOnDivergenceHook',
+    'StopOnSignalHook',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
     'fast_path',

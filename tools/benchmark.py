@@ -2,10 +2,15 @@
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import sys
 from itertools import product
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 import torch
 from rich.console import Console

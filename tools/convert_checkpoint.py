@@ -5,15 +5,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mmtwins.engine.arguments import readable_errors
 from mmtwins.weights.converting import convert, trace
 from mmtwins.weights.formats import FORMATS, recognise
 from mmtwins.weights.loading import read_checkpoint
+from mmtwins.weights.saving import serialise, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,11 +32,12 @@ def main() -> None:
         source = read_checkpoint(args.src)
         found = recognise(source)
         converted = convert(source, args.to)
-        Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
         if args.dst.endswith('.safetensors'):
-            save_file({name: value.clone().contiguous() for name, value in converted.items()}, args.dst)
+            content = save({name: value.clone().contiguous() for name, value in converted.items()})
         else:
-            torch.save({'state_dict': converted}, args.dst)
+            content = serialise({'state_dict': converted})
+        Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(args.dst), content)
 
     origins = trace(source, args.to)
     moves = Counter((' + '.join(map(generic, names)) or 'zeros', generic(name)) for name, names in origins.items())

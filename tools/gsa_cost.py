@@ -1,8 +1,13 @@
 """What local and global sub-sampled attention cost over the window side k, and what calibrated windows save."""
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 import torch
 from rich.console import Console

@@ -1,6 +1,11 @@
 """Evaluate a checkpoint with the config's metrics; the config's default_scope decides which library builds it."""
 
 import argparse
+import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.engine.arguments import (
     checkpoint_argument,
@@ -21,6 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays open')
+    parser.add_argument(
+        '--allow-random-heads', action='store_true', help='evaluate heads that the checkpoint lacks with random weights'
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config defines it')
     return parser.parse_args()
 
@@ -38,8 +46,10 @@ def main() -> None:
         if args.out:
             write_predictions(cfg, args.out)
         check_data(cfg, 'test')
-        runner = build_runner(cfg, check_checkpoints(cfg, for_training=False))
-    runner.test()
+        checkpoints = check_checkpoints(cfg, for_training=False, allow_random_heads=args.allow_random_heads)
+        runner = build_runner(cfg, checkpoints)
+    with readable_errors(OSError):  # of what goes wrong later, little is the user's
+        runner.test()
 
 
 if __name__ == '__main__':

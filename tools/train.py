@@ -1,13 +1,21 @@
 """Train a segmentor or a detector; the config's default_scope decides which library builds it."""
 
 import argparse
+import os
+import signal
+from contextlib import ExitStack
 
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
+
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmtwins.engine.arguments import config_argument, config_from, launch_arguments, readable_errors
 from mmtwins.engine.checks import check_checkpoints, check_data
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH, start_from_scratch
+from mmtwins.engine.work_dir import locked_work_dir, resume_if_possible
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from this checkpoint, or from the last one in the work directory',
+        help='continue from this checkpoint, or from the newest whole one in the work directory, if there is one',
     )
     parser.add_argument(
         '--from-scratch',
@@ -31,28 +39,42 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    with readable_errors():
-        cfg = config_from(args)
-        if args.amp:
-            cfg.optim_wrapper.type = 'AmpOptimWrapper'
-            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        if cfg.optim_wrapper.type == 'AmpOptimWrapper' and get_device() == 'cpu':
-            cause = '--amp' if args.amp else args.config
-            raise ValueError(f'{cause} needs a GPU: MMEngine trains in mixed precision only there')
-        if args.auto_scale_lr:
-            if 'auto_scale_lr' not in cfg:
-                raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with a base_batch_size')
-            cfg.auto_scale_lr.enable = True
-        if args.resume:
-            cfg.resume = True
-            cfg.load_from = None if args.resume == 'auto' else args.resume
-        if args.from_scratch:
-            start_from_scratch(cfg)
-        check_data(cfg, 'train', 'val')
-        runner = build_runner(cfg, check_checkpoints(cfg))
-        if args.from_scratch:
-            runner.logger.warning(FROM_SCRATCH)
-    runner.train()
+    with ExitStack() as stack:
+        with readable_errors():
+            cfg = config_from(args)
+            check_optimizer(cfg, args)
+            check_data(cfg, 'train', 'val')
+            if cfg.launcher == 'none':  # else the process that writes locks it, once they know each other
+                stack.enter_context(locked_work_dir(cfg.work_dir))
+            notes: list[str] = []
+            if args.resume not in (None, 'auto'):
+                cfg.resume, cfg.load_from = True, args.resume
+            elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
+                notes = resume_if_possible(cfg)
+            if args.from_scratch:
+                start_from_scratch(cfg)
+            runner = build_runner(cfg, check_checkpoints(cfg), notes)
+            if args.from_scratch:
+                runner.logger.warning(FROM_SCRATCH)
+        # Of what goes wrong later, little is the user's: other errors keep their traceback.
+        with readable_errors(OSError, hint='The same command with --resume continues from the newest checkpoint.'):
+            runner.train()
+
+
+def check_optimizer(cfg: Config, args: argparse.Namespace) -> None:
+    """Apply --amp and --auto-scale-lr to a config, in place; raises ValueError where they do not fit."""
+    if not isinstance(cfg.get('optim_wrapper'), dict):
+        raise ValueError(f'{args.config}: optim_wrapper={cfg.get("optim_wrapper")} is no dict with an optimizer')
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        cause = '--amp' if args.amp else args.config
+        raise ValueError(f'{cause} needs a GPU: MMEngine trains in mixed precision only there')
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with a base_batch_size')
+        cfg.auto_scale_lr.enable = True
 
 
 if __name__ == '__main__':

@@ -1,6 +1,11 @@
 """Draw what points of an image attend to in a trained model: in every stage, inside their window and over the sub-windows."""
 
 import argparse
+import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.analysis.attention_figures import draw_attention
 from mmtwins.analysis.inspection import inspect_image

@@ -1,5 +1,11 @@
 custom_imports = dict(imports=['mmtwins'], allow_failed_imports=False)
-custom_hooks = [dict(type='FitCheckpointHook'), dict(type='CheckBatchSizeHook'), dict(type='CountFaultsHook')]
+custom_hooks = [
+    dict(type='FitCheckpointHook'),
+    dict(type='CheckBatchSizeHook'),
+    dict(type='CountFaultsHook'),
+    dict(type='StopOnSignalHook'),
+    dict(type='StopOnDivergenceHook'),
+]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,33 +10,10 @@ from mmengine.config import Config
 from rich.console import Console
 
 from ..analysis.run_log import read_scalars
+from ..engine.work_dir import find_newest_checkpoint
 from .processes import run_script
 from .progress import Meter
 from .tasks import DemoError, Settings, Task, options_of
-
-
-def repair_last_checkpoint(work_dir: Path) -> int:
-    """Make MMEngine's ``last_checkpoint`` name the newest complete checkpoint, whatever a killed run left behind.
-
-    Args:
-        work_dir: Work directory of a training.
-
-    Returns:
-        The iteration to continue from, 0 without a checkpoint.
-    """
-    checkpoints = sorted(work_dir.glob('iter_*.pth'), key=iteration_of, reverse=True)
-    complete = next((path for path in checkpoints if zipfile.is_zipfile(path)), None)
-    pointer = work_dir / 'last_checkpoint'
-    if complete is None:
-        pointer.unlink(missing_ok=True)
-        return 0
-    pointer.write_text(str(complete.resolve()))
-    return iteration_of(complete)
-
-
-def iteration_of(checkpoint: Path) -> int:
-    """The number in the name of a checkpoint."""
-    return int(checkpoint.stem.removeprefix('iter_'))
 
 
 def train(task: Task, settings: Settings, console: Console, state: dict, save: Callable[[], None]) -> Path:
@@ -57,7 +33,8 @@ def train(task: Task, settings: Settings, console: Console, state: dict, save: C
     work_dir = settings.work_dir / task.name
     work_dir.mkdir(exist_ok=True)
     iterations = 8 if settings.tiny else Config.fromfile(config).train_cfg.max_iters
-    done = repair_last_checkpoint(work_dir)
+    newest = find_newest_checkpoint(work_dir).path
+    done = int(Path(newest).stem.removeprefix('iter_')) if newest else 0
     final = work_dir / f'iter_{iterations}.pth'
     if done >= iterations:
         console.print('  already trained', highlight=False)

@@ -4,25 +4,70 @@ Each ``..._argument`` function returns a parser without help for ``argparse.Argu
 """
 
 import argparse
+import errno
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .config import load_config
+from .config import explain_config_error, load_config
 
 
 @contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turn an error that the user can correct (a value, a file, a missing package) into one line and exit code 1."""
+def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
+    """Turn what the user can correct, or has asked for, into one line.
+
+    Errors (a value, a file, a missing package, a config that names no such argument) end with exit code 1, Ctrl-C with 130.
+
+    Args:
+        kinds: Errors that the user can correct; by default ValueError, OSError and ImportError.
+        hint: How to go on after Ctrl-C or a full disk.
+    """
+    hint = f' {hint}' if hint else ''
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tools have another one for their imports
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print(f'\nstopped by Ctrl-C.{hint}', file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        explained = explain_config_error(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f' of {error.filename}' if error.filename else ''
+            sys.exit(f'error: the disk{place} is full ({error.strerror}): make room.{hint}')
+        if explained:
+            sys.exit(f'error: {explained}')
+        if isinstance(error, kinds or (ValueError, OSError, ImportError)):
+            sys.exit(f'error: {error}')
+        raise
+
+
+class OptionAction(DictAction):
+    """``--cfg-options``: what is no KEY=VALUE is an error of the command line."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the options to the namespace; ends the program with exit code 2 if one is wrong."""
+        for value in values or ():
+            if '=' not in value:
+                parser.error(f'{option_string} {value}: give KEY=VALUE, such as {value}.type=NAME')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            parser.error(f'{option_string}: {error}')
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -53,7 +98,7 @@ def config_argument() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionAction,
         metavar='KEY=VALUE',
         help='override values of the config, such as data_root=FOLDER model.backbone.drop_path_rate=0.3',
     )

@@ -9,8 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
-from ..weights.applying import FittedCheckpoint, fit_file
-from ..weights.fitting import check_heads, has_one_backbone
+from ..weights.applying import FittedCheckpoint, check_other, fit_file
+from ..weights.fitting import Fit, check_heads, has_one_backbone
 from ..weights.formats import unwrap
 from ..weights.loading import FETCHED_SCHEMES, is_remote, load_safely, naming_checkpoint
 from ..weights.pretrained import names_imagenet
@@ -75,7 +75,7 @@ def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield dataset
 
 
-def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]:
+def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads: bool = True) -> dict[str, dict]:
     """Check that the checkpoints named by a config can be read and fit its model.
 
     Covers ``load_from``, the one that ``resume`` would take from the work directory, and, for a training, ``Pretrained``
@@ -85,7 +85,9 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]
 
     Args:
         cfg: The whole config.
-        for_training: Whether weights are initialised. Then heads for another number of classes will do, too.
+        for_training: Whether weights are initialised. Then heads that are missing, or for another number of classes, will
+            do, too: they are trained anew.
+        allow_random_heads: Whether a checkpoint without any head of the model will do also for an evaluation.
 
     Returns:
         What was read, by path, for :func:`build_runner`, so that the Runner neither reads nor fits it again.
@@ -118,10 +120,22 @@ def check_checkpoints(cfg: Config, for_training: bool = True) -> dict[str, dict]
             if has_one_backbone(expected):
                 fit = fit_file(checkpoint, expected, prefix)
                 if part is model and not for_training:
-                    check_heads(fit, allow_bare_backbone=True)
+                    _check_heads(fit, allow_random_heads)
                 elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
                     raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
                 checkpoint = FittedCheckpoint(checkpoint, fit)
+            elif part is model and not for_training and not allow_random_heads:
+                check_other(unwrap(checkpoint), expected)
         found[path] = checkpoint
     paths = [path for _, path, _ in wanted]
     return {path: checkpoint for path, checkpoint in found.items() if paths.count(path) == 1}
+
+
+def _check_heads(fit: Fit, allow_random_heads: bool) -> None:
+    """As :func:`mmtwins.weights.fitting.check_heads`, with the argument of tools/test.py as a remedy."""
+    try:
+        check_heads(fit, allow_bare_backbone=allow_random_heads)
+    except ValueError as error:
+        if fit.num_heads:
+            raise
+        raise ValueError(f'{error}, or evaluate random heads with --allow-random-heads') from None

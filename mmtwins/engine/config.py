@@ -1,12 +1,17 @@
 """Read a config file and apply the options of a command line."""
 
+import difflib
 import importlib.util
+import inspect
 import os
+import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import build_from_cfg
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
@@ -62,6 +67,34 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
                 f'{path} needs {" and ".join(missing)}, not installed here. {_how_to_install(EXTRAS[library])}'
             )
     return cfg
+
+
+def explain_config_error(error: BaseException) -> str | None:
+    """Say in one line what is wrong with a config, if an error comes from building what it describes.
+
+    Args:
+        error: Raised while MMEngine built a Runner or a part of it.
+
+    Returns:
+        The line, with the arguments that the class takes; None for another error.
+    """
+    if not isinstance(error, TypeError | KeyError | AttributeError | AssertionError):
+        return None
+    built = [
+        frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is build_from_cfg.__code__
+    ]
+    if not built:
+        return None
+    kind, message = built[-1].get('obj_cls'), str(error.args[0] if error.args else error)
+    if kind is None:
+        return f'the config does not fit: {message}'
+    found = re.search(r"unexpected keyword argument '(\w+)'", message)
+    if found is None:
+        return f'the config of {kind.__name__} does not fit: {type(error).__name__}: {message}'
+    known = [name for name in inspect.signature(kind).parameters if name not in ('runner', 'kwargs')]
+    close = difflib.get_close_matches(found[1], known, n=1)
+    remedy = f'do you mean {close[0]}?' if close else f'its arguments are {", ".join(known)}'
+    return f'the config of {kind.__name__} has {found[1]}, which it does not know: {remedy}'
 
 
 def _how_to_install(extra: str) -> str:

@@ -1,28 +1,52 @@
 """Build MMEngine's Runner from a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..weights.loading import keep_for_next_read
+from .checkpoint_hook import SafeCheckpointHook
+from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .stopping import StopOnSignalHook
 
 
-def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None) -> Runner:
+def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, notes: Sequence[str] = ()) -> Runner:
     """Build the Runner of a config, not yet started.
 
     Args:
         cfg: The whole config, with ``work_dir`` and ``launcher``.
         checkpoints: What :func:`check_checkpoints` returned; the Runner takes it instead of reading the files.
+        notes: Sentences for the start of the log.
 
     Returns:
         The Runner.
     """
     keep_for_next_read(checkpoints or {})
+    save_safely(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    for kind in (FitCheckpointHook, CheckBatchSizeHook, CountFaultsHook):  # for configs that do not have them
+    # For configs that do not have them.
+    for kind in (FitCheckpointHook, CheckBatchSizeHook, CountFaultsHook, StopOnSignalHook, StopOnDivergenceHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
+    for note in notes:
+        runner.logger.info(note)
     return runner
+
+
+def save_safely(cfg: Config) -> None:
+    """Let a config that names MMEngine's ``CheckpointHook``, or leaves it to the Runner, use ours, in place.
+
+    Args:
+        cfg: The whole config. Options of the hook stay; so do other hooks, and ``checkpoint=None``.
+    """
+    if 'checkpoint' not in (cfg.get('default_hooks') or {}):
+        cfg.merge_from_dict(
+            {'default_hooks.checkpoint': dict(type='CheckpointHook', interval=1)}
+        )  # what the Runner adds
+    for hook in (cfg.default_hooks.checkpoint, *(cfg.get('custom_hooks') or [])):
+        if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+            hook['type'] = SafeCheckpointHook.__name__

@@ -87,15 +87,30 @@ def load_weights(
 
 def _load_other(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load all weights that predictions need into a model without a Twins backbone; raises as :func:`load_weights`."""
-    expected = {strip_wrappers(name): (name, value.shape) for name, value in model.state_dict().items()}
-    wrong = [name for name in expected if name in weights and weights[name].shape != expected[name][1]]
+    expected = model.state_dict()
+    check_other(weights, expected)
+    names = {strip_wrappers(name): name for name in expected}
+    model.load_state_dict({own: weights[name] for name, own in names.items() if name in weights}, strict=False)
+
+
+def check_other(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint holds all weights that predictions of a model without a Twins backbone need.
+
+    Args:
+        weights: Read from a file, see :func:`mmtwins.weights.formats.unwrap`.
+        expected: State dict of the model.
+
+    Raises:
+        ValueError: One is missing or has another shape.
+    """
+    shapes = {strip_wrappers(name): value.shape for name, value in expected.items()}
+    wrong = [name for name in shapes if name in weights and weights[name].shape != shapes[name]]
     if wrong:
-        shapes = tuple(weights[wrong[0]].shape), tuple(expected[wrong[0]][1])
-        raise ValueError(f'{wrong[0]} is {shapes[0]} in the checkpoint, {shapes[1]} in the model')
-    missing = [name for name in expected if name not in weights and not any(part in name for part in NOT_NEEDED)]
+        found, wanted = tuple(weights[wrong[0]].shape), tuple(shapes[wrong[0]])
+        raise ValueError(f'{wrong[0]} is {found} in the checkpoint, {wanted} in the model')
+    missing = [name for name in shapes if name not in weights and not any(part in name for part in NOT_NEEDED)]
     if missing:
         raise ValueError(f'{len(missing)} weights of the model are not in it, such as {missing[0]}')
-    model.load_state_dict({own: weights[name] for name, (own, _) in expected.items() if name in weights}, strict=False)
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)

@@ -258,7 +258,7 @@ def check_heads(fit: Fit, allow_bare_backbone: bool = False) -> None:
             continue
         is_bare = misfit.action == LEFT and not fit.num_heads
         if not (is_bare and allow_bare_backbone):
-            remedy = 'give that of a whole model' if is_bare else 'give the config it was trained with'
+            remedy = 'give that of a whole model of this kind' if is_bare else 'give the config it was trained with'
             raise ValueError(f'{misfit.name}: {misfit.what}: {remedy}')
 
 

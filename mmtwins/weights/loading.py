@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -26,6 +27,7 @@ from torch import Tensor
 from .fetching import fetch
 from .formats import unwrap
 from .pretrained import IMAGENET_SCHEME, fetch_imagenet_weights
+from .saving import find_damage
 
 try:
     from numpy._core import multiarray
@@ -235,6 +237,9 @@ def _read_file(path: Path, map_location: Any, is_remote: bool = False) -> Any:
             return {name: value.to(device) for name, value in load_file(path).items()}
         except SafetensorError as error:
             raise ValueError(f'checkpoint {path} cannot be read, it is incomplete or damaged: {error}') from None
+    damage = find_damage(path) if zipfile.is_zipfile(path) else None  # PyTorch before 1.6 wrote no checksums
+    if damage:
+        raise ValueError(f'checkpoint {path} cannot be read: {damage}. Get it again, or take another')
     return torch.load(path, map_location=map_location, weights_only=is_remote or CAN_ALLOW_TYPES)
 
 

@@ -9,25 +9,14 @@ from rich.console import Console
 
 from mmtwins.demo import training
 from mmtwins.demo.tasks import TASKS, DemoError, Settings
-from mmtwins.demo.training import evaluate, repair_last_checkpoint, train
+from mmtwins.demo.training import evaluate, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_repaired_checkpoints(tmp_path):
-    for iteration in (50, 100, 150):
-        torch.save({'iter': iteration}, tmp_path / f'iter_{iteration}.pth')
-    whole = (tmp_path / 'iter_150.pth').read_bytes()
-    (tmp_path / 'iter_150.pth').write_bytes(whole[: len(whole) // 2])
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_50.pth'))
-    assert repair_last_checkpoint(tmp_path) == 100
-    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_100.pth')
-
-
-def test_no_checkpoint(tmp_path):
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_50.pth'))
-    assert repair_last_checkpoint(tmp_path) == 0
-    assert not (tmp_path / 'last_checkpoint').exists()
+def state_at(iteration):
+    """The least that a training can be resumed from."""
+    return dict(meta=dict(iter=iteration, epoch=0), state_dict={}, message_hub={})
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def scripts(monkeypatch, tmp_path):
             path.parent.mkdir(parents=True)
             path.write_text('\n'.join(map(json.dumps, records)))
             report()
-            torch.save({}, work_dir / 'iter_8.pth')
+            torch.save(state_at(8), work_dir / 'iter_8.pth')
         else:
             (work_dir / 'now').mkdir(parents=True)
             (work_dir / 'now/now.json').write_text(json.dumps(dict(mIoU=50.0, mAcc=61.0, aAcc=70.0)))
@@ -65,6 +54,17 @@ def test_a_complete_training_is_not_run_again(scripts, tmp_path, capsys):
     assert saves[-1]['segmentation'] > 0
     assert '8/8 iterations' in (out := capsys.readouterr().out) and 'already trained' in out
     assert evaluate(TASKS[0], settings, console, final) == dict(mIoU=0.5, mAcc=0.61, aAcc=0.7)
+
+
+def test_a_damaged_final_checkpoint_is_trained_again(scripts, tmp_path, capsys):
+    work_dir = tmp_path / 'segmentation'
+    work_dir.mkdir()
+    torch.save(state_at(4), work_dir / 'iter_4.pth')
+    (work_dir / 'iter_8.pth').write_bytes((work_dir / 'iter_4.pth').read_bytes()[:400])
+    settings = Settings(ROOT, tmp_path, tmp_path / 'data', tiny=True)
+    train(TASKS[0], settings, Console(width=100), dict(seconds={}), lambda: None)
+    assert [name for name, _ in scripts] == ['train.py']
+    assert 'continuing from iteration 4' in capsys.readouterr().out
 
 
 def test_a_training_without_a_checkpoint_is_an_error(monkeypatch, tmp_path):

@@ -1,10 +1,13 @@
 """Arguments that command lines share: image sizes, parents, errors in one line."""
 
 import argparse
+import errno
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import OPTIMIZERS
 
 from mmtwins.engine.arguments import (
     checkpoint_argument,
@@ -63,6 +66,50 @@ def test_the_config_of_a_command_line(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_errors_of_the_user_end_in_one_line(error: Exception) -> None:
     with pytest.raises(SystemExit, match=r'^error: this$'), readable_errors():
         raise error
+
+
+def test_other_errors_can_be_named() -> None:
+    with pytest.raises(ValueError), readable_errors(OSError):
+        raise ValueError('a bug')
+    with pytest.raises(SystemExit, match=r'^error: this$'), readable_errors(OSError):
+        raise OSError('this')
+
+
+@pytest.mark.parametrize(('hint', 'ending'), [('', ''), ('Go on so.', ' Go on so.')])
+def test_ctrl_c_ends_in_one_line(hint: str, ending: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end, readable_errors(hint=hint):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == f'\nstopped by Ctrl-C.{ending}\n'
+
+
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(SystemExit) as end, readable_errors(OSError, hint='Go on so.'):
+        raise OSError(errno.ENOSPC, 'No space left on device', 'work/scalars.json')
+    assert end.value.code == (
+        'error: the disk of work/scalars.json is full (No space left on device): make room. Go on so.'
+    )
+
+
+def test_a_config_that_does_not_fit_ends_in_one_line_even_if_no_other_error_does() -> None:
+    message = r'^error: the config of SGD has rate, .*: its arguments are params, lr'
+    with pytest.raises(SystemExit, match=message), readable_errors(OSError):
+        OPTIMIZERS.build(dict(type='SGD', params=[torch.zeros(1)], rate=1.0))
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('optim_wrapper', '--cfg-options optim_wrapper: give KEY=VALUE, such as optim_wrapper.type=NAME'),
+        ('a=[1,2', '--cfg-options: Imbalanced brackets exist in [1,2'),
+    ],
+)
+def test_options_that_are_none(option: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    parser = argparse.ArgumentParser(parents=[config_argument()])
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(['c.py', '--cfg-options', 'b.c=1', option])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_errors_of_ours_keep_their_traceback() -> None:

@@ -2,12 +2,14 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import LOOPS, Registry
 
 from mmtwins import TwinsSVTBackbone
-from mmtwins.engine.config import load_config
+from mmtwins.engine.config import explain_config_error, load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -112,3 +114,42 @@ def test_missing_library_says_what_to_install(tmp_path: Path, monkeypatch, scope
     path = write_config(tmp_path, f'default_scope = {scope!r}')
     with pytest.raises(ImportError, match=rf'needs {scope} and mmcv.*make setup.*pip install .*mmtwins\[{extra}\]'):
         load_config(path)
+
+
+@LOOPS.register_module()
+class CountedLoop:
+    """Takes arguments as a training loop does."""
+
+    def __init__(self, runner: Any, dataloader: Any, max_iters: int, val_begin: int = 1) -> None:
+        self.end = val_begin.missing if max_iters == 0 else max_iters
+
+
+def explanation(registry: Registry, **cfg: Any) -> str | None:
+    with pytest.raises((TypeError, KeyError, AttributeError, AssertionError)) as error:
+        registry.build(cfg)
+    return explain_config_error(error.value)
+
+
+def test_a_misspelt_argument_is_named_with_the_right_one() -> None:
+    loop = dict(type='CountedLoop', runner=None, dataloader=None)
+    assert explanation(LOOPS, **loop, max_iter=3) == (
+        'the config of CountedLoop has max_iter, which it does not know: do you mean max_iters?'
+    )
+    assert explanation(LOOPS, **loop, max_iters=3, zzz=1) == (
+        'the config of CountedLoop has zzz, which it does not know: its arguments are dataloader, max_iters, val_begin'
+    )
+    assert 'the config of CountedLoop does not fit: TypeError' in explanation(LOOPS, **loop)
+    assert 'missing 1 required positional argument' in explanation(LOOPS, **loop)
+    assert 'the config of CountedLoop does not fit: AttributeError' in explanation(LOOPS, **loop, max_iters=0)
+
+
+def test_a_type_that_is_not_there_is_named() -> None:
+    assert 'the config does not fit: NoLoop is not in the mmengine::loop registry' in explanation(LOOPS, type='NoLoop')
+    assert 'must contain the key "type"' in explanation(LOOPS, max_iters=3)
+
+
+def test_errors_of_other_origin_are_not_explained() -> None:
+    with pytest.raises(TypeError) as error:
+        CountedLoop(max_iter=3)
+    assert explain_config_error(error.value) is None
+    assert explain_config_error(RuntimeError('CUDA out of memory')) is None

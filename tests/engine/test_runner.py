@@ -4,15 +4,41 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
+from mmtwins.engine.checkpoint_hook import SafeCheckpointHook
+from mmtwins.engine.divergence import StopOnDivergenceHook
 from mmtwins.engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
-from mmtwins.engine.runner import build_runner
+from mmtwins.engine.runner import build_runner, save_safely
+from mmtwins.engine.stopping import StopOnSignalHook
+
+OURS = (CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, StopOnDivergenceHook, StopOnSignalHook)
 
 
-@pytest.mark.parametrize('named', [[], [dict(type='CheckBatchSizeHook'), dict(type='FitCheckpointHook')]])
+@pytest.mark.parametrize('named', [[], [dict(type=kind.__name__) for kind in OURS]])
 def test_a_runner_has_each_of_our_hooks_once(named: list, tmp_path: Path) -> None:
     model = dict(type='TwinsSVTBackbone', out_indices=(0, 1, 2, 3))
     cfg = Config(dict(model=model, custom_hooks=named, work_dir=str(tmp_path), launcher='none'))
     kinds = [type(hook) for hook in build_runner(cfg).hooks]
-    for kind in (CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook):
-        assert kinds.count(kind) == 1
+    assert [kinds.count(kind) for kind in (*OURS, SafeCheckpointHook, CheckpointHook)] == [1] * 6 + [0]
+
+
+@pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook])
+def test_mmengines_checkpoint_hook_is_replaced_with_its_options(kind: str | type) -> None:
+    options = dict(interval=7, by_epoch=False, save_best='mIoU', max_keep_ckpts=2)
+    cfg = Config(dict(default_hooks=dict(checkpoint=dict(type=kind, **options), logger=dict(type='LoggerHook'))))
+    save_safely(cfg)
+    assert cfg.default_hooks.to_dict() == dict(
+        checkpoint=dict(type='SafeCheckpointHook', **options), logger=dict(type='LoggerHook')
+    )
+    cfg = Config(dict(default_hooks=dict(checkpoint=None), custom_hooks=[dict(type=kind, **options)]))
+    save_safely(cfg)
+    assert cfg.default_hooks.checkpoint is None
+    assert cfg.custom_hooks == [dict(type='SafeCheckpointHook', **options)]
+
+
+def test_other_checkpoint_hooks_stay() -> None:
+    for kind in ('OwnCheckpointHook', SafeCheckpointHook):
+        cfg = Config(dict(default_hooks=dict(checkpoint=dict(type=kind))))
+        save_safely(cfg)
+        assert cfg.default_hooks.checkpoint.type == kind

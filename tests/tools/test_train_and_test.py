@@ -1,5 +1,6 @@
 """Both tasks through the tools on generated data: train, checkpoint, resume, test, and what happens on bad input."""
 
+import fcntl
 import os
 import pickle
 import re
@@ -374,14 +375,11 @@ def test_a_truncated_image_is_trained_on_with_one_warning(kept: int, toy_data: P
         ('dist_train.sh', ['C.py', '8', '--amp'], '--nproc_per_node=8 .*train.py C.py --launcher pytorch --amp'),
         ('dist_test.sh', ['C.py', 'x.pth', '4', '--tta'],
          '--nproc_per_node=4 .*test.py C.py x.pth --launcher pytorch --tta'),
-        ('slurm_train.sh', ['part', 'job', 'C.py', 'work', '--amp'],
-         '--partition=part --job-name=job .*train.py C.py --work-dir work --launcher slurm --amp'),
     ],
 )  # fmt: skip
-def test_launchers_call_torchrun_and_slurm(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
-    for name in ('torchrun', 'srun'):
-        (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n')
-        (tmp_path / name).chmod(0o755)
+def test_launchers_call_torchrun(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / 'torchrun').write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / 'torchrun').chmod(0o755)
     env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
     command = [str(CONFIGS.parent / 'tools' / script)]
     result = subprocess.run(command + arguments, env=env, capture_output=True, text=True)
@@ -396,3 +394,92 @@ def test_mixed_precision_recipe_says_that_it_needs_a_gpu(call_tool: CallTool) ->
     result = call_tool('train.py', path)
     assert result.returncode == 1
     assert f'error: {path} needs a GPU: MMEngine trains in mixed precision only there' in result.stderr
+
+
+@pytest.mark.parametrize('trained', ['segmentation'], indirect=True)
+def test_resume_is_safe_to_give_always(trained: tuple, call_tool: CallTool, tmp_path: Path) -> None:
+    config, data_root, work_dir, _ = trained
+    start = ['--resume', *options(data_root, 1, load_from=work_dir / 'iter_2.pth')]
+    result = call_tool('train.py', config, '--work-dir', tmp_path / 'new', *start)
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert (
+        f'{tmp_path}/new has no checkpoint to resume: the training starts from the beginning, '
+        f'with the weights of {work_dir}/iter_2.pth' in output
+    )
+    assert f'Load checkpoint from {work_dir}/iter_2.pth' in output and 'resumed' not in output
+    assert 'None' not in re.findall(r'resume.*', output)
+    half = (tmp_path / 'new' / 'iter_1.pth').read_bytes()
+    (tmp_path / 'new' / 'iter_9.pth').write_bytes(half[: len(half) // 2])
+    (tmp_path / 'new' / 'last_checkpoint').write_text(str(tmp_path / 'new' / 'iter_9.pth'))
+    result = call_tool('train.py', config, '--work-dir', tmp_path / 'new', '--resume', *options(data_root, 2))
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    assert f'{tmp_path}/new/iter_9.pth is passed over: it is cut off, or no checkpoint' in output
+    assert 'resumed epoch: 0, iter: 1' in output
+    damaged = bytearray(half)
+    damaged[len(half) // 2] ^= 1
+    (tmp_path / 'flipped.pth').write_bytes(damaged)
+    arguments = ['--work-dir', tmp_path / 'new', '--resume', tmp_path / 'flipped.pth', *options(data_root, 3)]
+    result = call_tool('train.py', config, *arguments)
+    assert result.returncode == 1
+    assert f'error: checkpoint {tmp_path}/flipped.pth cannot be read: it is damaged: the checksum of' in result.stderr
+
+
+def test_a_second_training_in_a_work_directory_is_refused(toy_data: Path, call_tool: CallTool, tmp_path: Path) -> None:
+    with (tmp_path / '.lock').open('w') as lock:
+        lock.write('process 1 on another')
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = call_tool('train.py', SEG_CONFIG, '--work-dir', tmp_path, *options(toy_data / 'ade', 1))
+    assert result.returncode == 1
+    assert f'error: another training writes to {tmp_path}: process 1 on another. Wait for its end' in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'message'),
+    [
+        (
+            {'train_cfg.max_iter': 3},
+            1,
+            'IterBasedTrainLoop has max_iter, which it does not know: do you mean max_iters?',
+        ),
+        (
+            {'optim_wrapper.optimiser.lr': 3},
+            1,
+            'OptimWrapper has optimiser, which it does not know: do you mean optimizer?',
+        ),
+        (
+            {'default_hooks.logger.intervall': 3},
+            1,
+            'LoggerHook has intervall, which it does not know: do you mean interval?',
+        ),
+        ({'optim_wrapper': 'AdamW'}, 1, 'optim_wrapper=AdamW is no dict with an optimizer'),
+        ({'train_cfg.type': 'IterLoop'}, 1, 'IterLoop is not in the'),
+        (None, 2, '--cfg-options optim_wrapper: give KEY=VALUE, such as optim_wrapper.type=NAME'),
+    ],
+)
+def test_typos_in_configs_end_in_one_line(
+    arguments: dict | None, code: int, message: str, toy_data: Path, call_tool: CallTool, tmp_path: Path
+) -> None:
+    given = options(toy_data / 'ade', 1, **(arguments or {})) + ['optim_wrapper'] * (arguments is None)
+    result = call_tool('train.py', SEG_CONFIG, '--work-dir', tmp_path / 'work', *given)
+    assert result.returncode == code
+    assert message in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_a_checkpoint_of_another_kind_is_not_scored_unless_asked_for(
+    toy_data: Path, toy_checkpoints: dict[str, Path], call_tool: CallTool, tmp_path: Path
+) -> None:
+    arguments = [SEG_CONFIG, toy_checkpoints['mmdet'], '--work-dir', tmp_path / 'work']
+    data = ['--cfg-options', f'data_root={toy_data / "ade"}']
+    result = call_tool('test.py', *arguments, *data)
+    assert result.returncode == 1
+    assert (
+        f'error: checkpoint {toy_checkpoints["mmdet"]}: decode_head: not in the checkpoint: give that of a whole model of '
+        'this kind, or evaluate random heads with --allow-random-heads' in result.stderr
+    )
+    assert 'Traceback' not in result.stderr and not (tmp_path / 'work').exists()
+    result = call_tool('test.py', *arguments, '--allow-random-heads', *data)
+    assert result.returncode == 0 and 'mIoU:' in result.stdout + result.stderr

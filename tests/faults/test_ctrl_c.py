@@ -1,0 +1,101 @@
+"""Ctrl-C in the tools: no traceback, exit code 130; a training saves first and says how to continue."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools'
+
+
+def interrupted(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ('tool', 'function', 'arguments'),
+    [
+        ('test.py', 'mmtwins.engine.arguments.load_config', ['C.py', 'x.pth']),
+        ('benchmark.py', 'mmtwins.benchmark.suite.run_tasks', ['--size', '64x64']),
+        ('gsa_cost.py', 'mmtwins.analysis.cost_report.report_costs', ['--size', '64x64']),
+        (
+            'visualize_attention.py',
+            'mmtwins.inference.inferencers.load_inferencer',
+            ['C.py', 'x.pth', 'a.jpg', '--points', '1', '1', '--out', 'a.png'],
+        ),
+        ('infer.py', 'mmtwins.inference.sources.find_sources', ['C.py', 'x.pth', '.', '--out', 'out']),
+        ('train.py', 'mmtwins.engine.arguments.load_config', ['C.py']),
+    ],
+)
+def test_no_tool_prints_a_traceback(
+    tool: str, function: str, arguments: list[str], call_tool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, interrupted)
+    done = call_tool(tool, *arguments)
+    assert done.returncode == 130, done
+    assert done.stderr.strip() == 'stopped by Ctrl-C.'
+
+
+def tool_process(folder: Path, tool: str, *arguments: Any) -> subprocess.Popen:
+    """Start a tool as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)],
+        cwd=folder,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def test_while_torch_is_imported(tmp_path: Path) -> None:
+    process = tool_process(tmp_path, 'test.py', 'C.py', 'x.pth')
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and 'Traceback' not in output, output
+
+
+def test_a_training_is_saved_and_continues(toy_data: Path, call_tool: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip('mmseg')
+    (config,) = (ROOT / 'configs' / 'toy').glob('upernet*.py')
+    options = {
+        'data_root': toy_data / 'ade',
+        'train_dataloader.batch_size': 2,
+        'train_cfg.val_interval': 100,
+        'default_hooks.logger.interval': 1,
+        'model.backbone.arch.depths': '(1,1,1,1)',
+    }
+    arguments = [config, '--work-dir', tmp_path / 'work', '--cfg-options', *(f'{k}={v}' for k, v in options.items())]
+    process = tool_process(tmp_path, 'train.py', *arguments)
+    output = ''
+    for line in process.stdout:
+        output += line
+        if re.search(r'Iter\(train\) \[ +3/', line):
+            process.send_signal(signal.SIGINT)
+            break
+    output += process.communicate(timeout=120)[0]
+    assert process.returncode == 130, output
+    assert 'Traceback' not in output
+    found = re.search(
+        r'Stopped by SIGINT after iteration (\d+)\. (\S+) is written; the same command with --resume', output
+    )
+    assert found is not None, output[-2000:]
+    done = int(found[1])
+    assert Path(found[2]) == tmp_path / 'work' / f'iter_{done}.pth' and Path(found[2]).is_file()
+    arguments[-1:] = [arguments[-1], f'train_cfg.max_iters={done + 1}', '--resume']
+    continued = call_tool('train.py', *arguments)
+    output = continued.stdout + continued.stderr
+    assert f'The training continues from {found[2]}' in output
+    assert f'resumed epoch: 0, iter: {done}' in output
+    assert 'Traceback' not in output
+    assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == [f'iter_{done + 1}.pth']
