@@ -13,6 +13,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.divergence import StopOnDivergenceHook
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
@@ -29,10 +31,13 @@ __all__ = [
     'CheckImage',
     'CheckLabels',
     'CountFaultsHook',
+    'ExactResumeHook',
     'FitCheckpointHook',
     'Float32RPNHead',
     'Float32RetinaHead',
     'Float32RoIExtractor',
+    'ResumableEpochBasedTrainLoop',
+    'ResumableIterBasedTrainLoop',
     'SafeCheckpointHook',
     'StopOnDivergenceHook',
     'StopOnSignalHook',

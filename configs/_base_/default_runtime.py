@@ -3,6 +3,7 @@ custom_hooks = [
     dict(type='FitCheckpointHook'),
     dict(type='CheckBatchSizeHook'),
     dict(type='CountFaultsHook'),
+    dict(type='ExactResumeHook'),
     dict(type='StopOnSignalHook'),
     dict(type='StopOnDivergenceHook'),
 ]

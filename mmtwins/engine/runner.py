@@ -11,7 +11,18 @@ from ..weights.loading import keep_for_next_read
 from .checkpoint_hook import SafeCheckpointHook
 from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .loops import name_resumable_loop
+from .resume_hook import ExactResumeHook
 from .stopping import StopOnSignalHook
+
+OURS = (
+    FitCheckpointHook,
+    CheckBatchSizeHook,
+    CountFaultsHook,
+    ExactResumeHook,
+    StopOnSignalHook,
+    StopOnDivergenceHook,
+)
 
 
 def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, notes: Sequence[str] = ()) -> Runner:
@@ -28,10 +39,10 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
     keep_for_next_read(checkpoints or {})
     save_safely(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    # For configs that do not have them.
-    for kind in (FitCheckpointHook, CheckBatchSizeHook, CountFaultsHook, StopOnSignalHook, StopOnDivergenceHook):
+    for kind in OURS:  # for configs that do not have them
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
+    name_resumable_loop(runner)
     for note in notes:
         runner.logger.info(note)
     return runner

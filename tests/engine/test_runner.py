@@ -7,12 +7,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
 from mmtwins.engine.checkpoint_hook import SafeCheckpointHook
-from mmtwins.engine.divergence import StopOnDivergenceHook
-from mmtwins.engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
-from mmtwins.engine.runner import build_runner, save_safely
-from mmtwins.engine.stopping import StopOnSignalHook
-
-OURS = (CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, StopOnDivergenceHook, StopOnSignalHook)
+from mmtwins.engine.runner import OURS, build_runner, save_safely
 
 
 @pytest.mark.parametrize('named', [[], [dict(type=kind.__name__) for kind in OURS]])
@@ -20,7 +15,7 @@ def test_a_runner_has_each_of_our_hooks_once(named: list, tmp_path: Path) -> Non
     model = dict(type='TwinsSVTBackbone', out_indices=(0, 1, 2, 3))
     cfg = Config(dict(model=model, custom_hooks=named, work_dir=str(tmp_path), launcher='none'))
     kinds = [type(hook) for hook in build_runner(cfg).hooks]
-    assert [kinds.count(kind) for kind in (*OURS, SafeCheckpointHook, CheckpointHook)] == [1] * 6 + [0]
+    assert [kinds.count(kind) for kind in (*OURS, SafeCheckpointHook, CheckpointHook)] == [1] * 7 + [0]
 
 
 @pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook])
