@@ -44,8 +44,6 @@ def main() -> None:
             cfg = config_from(args)
             check_optimizer(cfg, args)
             check_data(cfg, 'train', 'val')
-            if cfg.launcher == 'none':  # else the process that writes locks it, once they know each other
-                stack.enter_context(locked_work_dir(cfg.work_dir))
             notes: list[str] = []
             if args.resume not in (None, 'auto'):
                 cfg.resume, cfg.load_from = True, args.resume
@@ -53,7 +51,10 @@ def main() -> None:
                 notes = resume_if_possible(cfg)
             if args.from_scratch:
                 start_from_scratch(cfg)
-            runner = build_runner(cfg, check_checkpoints(cfg), notes)
+            checkpoints = check_checkpoints(cfg)
+            if cfg.launcher == 'none':  # else the process that writes locks it, once they know each other
+                stack.enter_context(locked_work_dir(cfg.work_dir))
+            runner = build_runner(cfg, checkpoints, notes)
             if args.from_scratch:
                 runner.logger.warning(FROM_SCRATCH)
         # Of what goes wrong later, little is the user's: other errors keep their traceback.
