@@ -123,7 +123,9 @@ def _restored_process(folder: Path, argv: list[str]) -> Iterator[None]:
         managers += kind.__subclasses__()
     instances = {kind: kind._instance_dict.copy() for kind in managers}
     known = {id(one) for held in instances.values() for one in held.values()}
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signals = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    }
     handlers, level = logging.root.handlers[:], logging.root.level
     environment, old_argv, old_folder = os.environ.copy(), sys.argv, Path.cwd()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
