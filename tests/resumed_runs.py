@@ -186,7 +186,7 @@ def assert_same_checkpoints(given: Path, expected: Path, metrics: bool = True) -
         for key in list(scalars):
             if key.endswith('time') or (key.startswith('val/') and not metrics):
                 del scalars[key]
-        for key in ('eta', 'cfg', 'experiment_name', 'last_ckpt', 'best_ckpt'):
+        for key in ('eta', 'cfg', 'experiment_name', 'last_ckpt', 'best_ckpt', 'outdated_ckpts'):
             checkpoint['message_hub']['runtime_info'].pop(key, None)
     _assert_same(first, second, '')
 
