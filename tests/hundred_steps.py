@@ -32,13 +32,13 @@ RECIPES = {
     'Twins-PCPVT': 'upernet_twins-pcpvt-s_8xb4-160k_ade20k-512x512',
 }
 STEPS = 100
-# The schedule is a hundred times shorter than the recipe's, its rate twenty times higher. Weight decay is the recipe's.
+# The schedule is a hundred times shorter than the recipe's, its rate ten times higher. Weight decay is the recipe's.
 SETTINGS = Settings(
     num_heads=(1, 2, 3, 4),
     window_size=7,
     pool_scales=(1, 2, 3, 6),
     activation=F.relu,
-    rate=20 * 6e-5,
+    rate=10 * 6e-5,
     weight_decay=0.01,
     warmup_steps=15,
     total_steps=1600,

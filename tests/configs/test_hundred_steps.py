@@ -19,7 +19,7 @@ def test_a_hundred_steps_in_float64_are_those_of_the_plain_reference(family: str
     ours, plain = (train(family, torch.float64) for train in (train_recipe, train_plainly))
     unit = torch.finfo(torch.float64).eps
     assert len(ours.losses) == STEPS
-    assert plain.losses[-1] < 0.75 * plain.losses[0]
+    assert plain.losses[-1] < 0.85 * plain.losses[0]
     np.testing.assert_allclose(ours.losses, plain.losses, rtol=16 * unit)
     assert ours.weights.keys() == plain.weights.keys()
     for name, value in plain.weights.items():
