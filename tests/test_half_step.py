@@ -29,6 +29,7 @@ def load_small(folder: str, recipe: str) -> Config:
     cfg = load_config(str(CONFIGS / folder / f'{recipe}.py'))
     dims, ones = [8, 16, 24, 32], (1, 1, 1, 1)
     cfg.model.backbone.arch = dict(embed_dims=dims, depths=ones, num_heads=(1, 2, 3, 4), mlp_ratios=ones)
+    cfg.model.backbone.init_cfg = None  # no ImageNet weights are for it
     return cfg
 
 

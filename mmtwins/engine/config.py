@@ -91,10 +91,26 @@ def explain_config_error(error: BaseException) -> str | None:
     found = re.search(r"unexpected keyword argument '(\w+)'", message)
     if found is None:
         return f'the config of {kind.__name__} does not fit: {type(error).__name__}: {message}'
-    known = [name for name in inspect.signature(kind).parameters if name not in ('runner', 'kwargs')]
+    known = [name for name in _arguments_of(kind) if name not in ('self', 'runner', 'args', 'kwargs')]
     close = difflib.get_close_matches(found[1], known, n=1)
     remedy = f'do you mean {close[0]}?' if close else f'its arguments are {", ".join(known)}'
     return f'the config of {kind.__name__} has {found[1]}, which it does not know: {remedy}'
+
+
+def _arguments_of(kind: Any) -> list[str]:
+    """The arguments of a class and of those that it hands its other arguments to, or of a function."""
+    makers = (
+        [vars(base)['__init__'] for base in kind.__mro__ if '__init__' in vars(base)]
+        if isinstance(kind, type)
+        else [kind]
+    )
+    found: dict[str, None] = {}
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters
+        found.update(dict.fromkeys(parameters))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return list(found)
 
 
 def _how_to_install(extra: str) -> str:

@@ -1,5 +1,6 @@
 """The shipped configs: they parse, build, and have the published models, weight decay and drop path."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,7 @@ def test_heads_are_the_published_ones(recipe: Recipe) -> None:
 
 @each_recipe
 def test_optimizer_decays_what_the_published_run_decayed(recipe: Recipe) -> None:
-    cfg = recipe.cfg.optim_wrapper
+    cfg = copy.deepcopy(recipe.cfg.optim_wrapper)
     if recipe.head == 'mask-rcnn' and recipe.schedule == '3x':
         # A float is a static scale for MMEngine, as 512 is in the public fp16 setting.
         assert (cfg.type, cfg.pop('loss_scale')) == ('AmpOptimWrapper', 512.0)
