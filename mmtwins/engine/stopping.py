@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -136,6 +137,12 @@ def _leave_signals_to_training() -> None:
     if _training == os.getppid():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        sys.excepthook = _report_unless_training_has_gone
+
+
+def _report_unless_training_has_gone(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 os.register_at_fork(after_in_child=_leave_signals_to_training)
