@@ -1,13 +1,15 @@
 # make demo and make test do all the set-up they need, once. PYTHON= chooses the Python that .venv is made with.
 PYTHON ?= python3
 SETUP = $(PYTHON) tools/setup_environment.py
+PYTEST = python -m pytest --numprocesses logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup check-python
+.PHONY: help demo test test-all lint setup check-python
 
 help:
 	@echo 'make demo          train and show a segmentor and a detector on generated scenes'
-	@echo 'make test          run all tests and report coverage; ARGS="-k window -x" runs some, without coverage'
+	@echo 'make test          run the tests but the slow ones; ARGS="-k window -x" runs some'
+	@echo 'make test-all      run all tests and report coverage'
 	@echo 'make lint          check style, format and types'
 	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
 	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.12) that .venv is made with'
@@ -16,7 +18,10 @@ demo: check-python
 	@$(SETUP) -- python tools/demo.py $(ARGS)
 
 test: check-python
-	@$(SETUP) -- python -m pytest --numprocesses logical --dist worksteal $(if $(strip $(ARGS)),$(ARGS),--cov)
+	@$(SETUP) -- $(PYTEST) $(if $(strip $(ARGS)),$(ARGS),-m 'not slow')
+
+test-all: check-python
+	@$(SETUP) -- $(PYTEST) --cov $(ARGS)
 
 lint: check-python
 	@$(SETUP) -- sh -c 'ruff check . && ruff format --check . && mypy'

@@ -34,13 +34,10 @@ if 'PYTEST_XDIST_WORKER' in os.environ and 'OMP_NUM_THREADS' not in os.environ:
 os.environ.update(HF_HUB_OFFLINE='1', no_proxy='127.0.0.1,localhost')
 os.environ.update({f'{scheme}_proxy': 'http://127.0.0.1:9' for scheme in ('http', 'https', 'all')})
 
-
-@pytest.fixture(scope='session', autouse=True)
-def _configs_are_dumped_as_they_are() -> Iterator[None]:
-    """Leave out yapf, with which MMEngine's Runner formats the config that it logs: seconds at each start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield
+# Processes that tests start find the checkout, and what stands for slow libraries, wherever they run.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    filter(None, [str(REPOSITORY), str(REPOSITORY / 'tests' / 'stand_ins'), os.environ.get('PYTHONPATH')])
+)
 
 
 @pytest.fixture

@@ -16,6 +16,12 @@ from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.export import AreaPool, ExportableSegmentor, build_exportable, export_onnx, verify_onnx
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 1, 1, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
+TWO_STAGES = dict(
+    arch=dict(embed_dims=(8, 16), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(2, 2)),
+    window_sizes=(7, 3),
+    sr_ratios=(2, 1),
+    out_indices=(0, 1),
+)
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'toy'
 SEGMENTOR = CONFIGS / 'upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
 needs_dynamo = pytest.mark.skipif(not hasattr(torch.export, 'Dim'), reason='needs a torch whose export takes Dim')
@@ -46,7 +52,7 @@ def fresh_compiler():
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.parametrize('kwargs', [dict(), dict(with_cp=True), dict(backbone=TwinsPCPVTBackbone)])
+@pytest.mark.parametrize('kwargs', [dict(), dict(with_cp=True, **TWO_STAGES), dict(backbone=TwinsPCPVTBackbone)])
 def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
     model = make_tiny(**kwargs)
     counter = CompileCounterWithBackend('aot_eager')
@@ -60,9 +66,8 @@ def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.slow
 def test_compiles_to_one_graph_for_all_sizes() -> None:
-    model = make_tiny()
+    model = make_tiny(**TWO_STAGES)
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
     assert_equal_in_training(compiled, model, torch.randn(2, 3, 72, 100))
@@ -73,7 +78,6 @@ def test_compiles_to_one_graph_for_all_sizes() -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.slow
 def test_the_default_compiler_gives_equal_results() -> None:
     model = make_tiny(arch=dict(embed_dims=(8,), depths=(2,), num_heads=(2,), mlp_ratios=(2,)), window_sizes=(7,),
                       sr_ratios=(2,), out_indices=(0,))  # fmt: skip
@@ -83,7 +87,7 @@ def test_the_default_compiler_gives_equal_results() -> None:
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 @needs_dynamo
 def test_exports_one_program_for_all_sizes_with_padded_patches() -> None:
-    model = make_tiny(window_padding='meituan', patch_padding='corner').eval()
+    model = make_tiny(**TWO_STAGES, window_padding='meituan', patch_padding='corner').eval()
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     with torch.no_grad():
@@ -155,15 +159,17 @@ def require_onnx() -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.parametrize('window_padding', WINDOW_PADDINGS)
+@pytest.mark.parametrize(
+    'window_padding', ['masked', *(pytest.param(padding, marks=pytest.mark.slow) for padding in WINDOW_PADDINGS[1:])]
+)
 def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, tmp_path: Path) -> None:
     require_onnx()
-    model = make_tiny(window_padding=window_padding).eval()
+    model = make_tiny(**TWO_STAGES, window_padding=window_padding).eval()
     export_onnx(model, tmp_path / 'model.onnx', 72, 100)
     shapes = [(1, 3, 224, 224), (1, 3, 224, 250), (2, 3, 101, 77), (1, 3, 32, 32)]
     assert [shape for shape, _ in verify_onnx(model, tmp_path / 'model.onnx', shapes)] == shapes
     with pytest.raises(ValueError, match='differs by'):
-        list(verify_onnx(make_tiny(norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
+        list(verify_onnx(make_tiny(**TWO_STAGES, norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
 
 
 def test_onnx_of_a_whole_segmentor(call_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path) -> None:

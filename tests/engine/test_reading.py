@@ -201,7 +201,7 @@ if __name__ == '__main__':
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked on Linux')
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('method', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
 def test_all_workers_of_all_epochs_warn_once_of_a_file(method: str, tmp_path: Path) -> None:
     for name, content in dict(a=JPEG[:-2], b=JPEG[:-100], whole=JPEG).items():
         (tmp_path / f'{name}.jpg').write_bytes(content)

@@ -49,7 +49,7 @@ def tool_process(folder: Path, tool: str, *arguments: Any) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)],
         cwd=folder,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

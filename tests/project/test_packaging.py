@@ -24,11 +24,16 @@ def shipped(folder: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in paths} - {'tools/setup_environment.py'}
 
 
-def run(*command: str, cwd: Path, timeout: int = 300, **variables: str) -> str:
-    """Run a command and give back what it printed; fail with it where the command fails."""
-    env = {**os.environ, **variables}
+def run(*command: str, cwd: Path, site: Path | None = None) -> str:
+    """Run a command and give back what it printed; fail with it where the command fails.
+
+    With ``site``, Python finds the packages of that folder and no checkout.
+    """
+    env = dict(os.environ)
+    if site:
+        env['PYTHONPATH'] = os.pathsep.join([str(site), str(ROOT / 'tests' / 'stand_ins')])
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
-    done = subprocess.run(command, cwd=cwd, env=env, timeout=timeout, **pipes)
+    done = subprocess.run(command, cwd=cwd, env=env, timeout=300, **pipes)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -169,7 +174,7 @@ def test_a_config_inherits_an_installed_one(site, tmp_path):
         'assert "_scope_" not in str(cfg._cfg_dict), cfg\n'
         'print(mmtwins.__file__, cfg.model.type, cfg.model.backbone.arch, cfg.train_cfg.max_iters)\n'
     )
-    found = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(site)).splitlines()[-1]
+    found = run(sys.executable, '-c', code, cwd=tmp_path, site=site).splitlines()[-1]
     assert found == f'{site / "mmtwins" / "__init__.py"} EncoderDecoder base 160000'
 
 
@@ -191,17 +196,16 @@ def elsewhere(site, tmp_path_factory) -> Path:
         'import mmtwins; from mmtwins.demo.data import generate_toy_data; print(mmtwins.__file__)\n'
         'generate_toy_data("data/toy", num_train=8, num_val=2)\n'
     )
-    found = run(sys.executable, '-c', code, cwd=folder, PYTHONPATH=str(site)).splitlines()[0]
+    found = run(sys.executable, '-c', code, cwd=folder, site=site).splitlines()[0]
     assert Path(found) == site / 'mmtwins' / '__init__.py'
     return folder
 
 
 def mim(elsewhere: Path, site: Path, *arguments: str) -> str:
     code = 'import sys; from mim.cli import cli; sys.exit(cli())'
-    return run(sys.executable, '-c', code, *arguments, cwd=elsewhere, PYTHONPATH=str(site), OMP_NUM_THREADS='2')
+    return run(sys.executable, '-c', code, *arguments, cwd=elsewhere, site=site)
 
 
-@pytest.mark.slow
 def test_mim_trains_and_tests_by_the_base_name_of_a_config(elsewhere, site):
     output = mim(elsewhere, site, 'train', 'mmtwins', f'{SEGMENTOR}.py', '--from-scratch', *SHORT)
     assert 'WARNING - --from-scratch: no ImageNet weights' in output
@@ -214,8 +218,9 @@ def test_mim_trains_and_tests_by_the_base_name_of_a_config(elsewhere, site):
     assert re.findall(r'mIoU: (\S+)', output)[-1] == re.findall(r'mIoU: (\S+)', tested)[-1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(('package', 'config'), [('mmsegmentation', SEGMENTOR), ('mmdet', DETECTOR)])
+@pytest.mark.parametrize(
+    ('package', 'config'), [pytest.param('mmsegmentation', SEGMENTOR, marks=pytest.mark.slow), ('mmdet', DETECTOR)]
+)
 def test_mim_trains_with_the_tools_of_the_frameworks(elsewhere, site, package, config):
     path = site / 'mmtwins' / '.mim' / 'configs' / 'toy' / f'{config}.py'
     folder = elsewhere / package

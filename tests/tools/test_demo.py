@@ -3,7 +3,6 @@
 import fcntl
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,12 +18,10 @@ for package in ('mmcv', 'mmseg', 'mmdet', 'rich', 'matplotlib'):
 
 
 def start(folder, *arguments):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='2')
     command = [sys.executable, str(ROOT / 'tools/demo.py'), '--tiny', *arguments]
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -58,9 +55,8 @@ def processes_using(folder):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks for processes in /proc')
-def test_killed_interrupted_and_completed(tmp_path):
+def test_killed_interrupted_and_completed(call_tool, tmp_path):
     """kill -9 while UPerNet trains, Ctrl-C while Mask R-CNN trains, then to the end, then once more."""
     work = tmp_path / 'results'
     arguments = ['--work-dir', str(work), '--data-root', str(tmp_path / 'toy')]
@@ -103,13 +99,13 @@ def test_killed_interrupted_and_completed(tmp_path):
         assert Path(path).is_file() and Path(path).name in output
 
     before = {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')}
-    code, output = finish(start(tmp_path, *arguments))
-    assert code == 0 and 'complete already' in output and '--fresh' in output
-    assert f'{results["segmentation"]["metrics"]["mIoU"]:.3f}' in output
+    again = call_tool('demo.py', '--tiny', *arguments)
+    assert again.returncode == 0 and 'complete already' in again.stdout and '--fresh' in again.stdout
+    assert f'{results["segmentation"]["metrics"]["mIoU"]:.3f}' in again.stdout
     assert {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')} == before
 
-    code, output = finish(start(tmp_path, *arguments, '--seed', '1'))
-    assert code == 1 and '--fresh' in output and 'Traceback' not in output
+    other = call_tool('demo.py', '--tiny', *arguments, '--seed', '1')
+    assert other.returncode == 1 and '--fresh' in other.stderr and 'Traceback' not in other.stderr
 
 
 def test_fresh_deletes_only_runs_of_the_demo(call_tool, tmp_path):

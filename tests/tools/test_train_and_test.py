@@ -113,9 +113,9 @@ def test_a_compiled_model_has_the_same_losses(trained: tuple, tmp_path: Path) ->
     losses = []
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    for i, compiled in enumerate([False, dict(backend='aot_eager')]):
+    for i, compiled in enumerate([False, dict(backend='eager')]):
         cfg = load_config(str(config), {'data_root': str(data_root), 'train_dataloader.batch_size': 2})
-        cfg.model.backbone.arch.depths = (2, 1, 1, 1)  # compiles in less time
+        cfg.model.backbone.arch.depths = (1, 1, 1, 1)  # compiles in less time
         cfg.train_cfg.update(max_iters=2, val_interval=100)
         cfg.default_hooks.logger.interval = 1
         cfg.update(work_dir=str(tmp_path / str(i)), launcher='none', compile=compiled)
