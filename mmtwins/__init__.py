@@ -14,6 +14,8 @@ from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.divergence import StopOnDivergenceHook
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .engine.optim import TwinsLayerDecayConstructor
+from .engine.recompute import replace_activation_checkpointing
 from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
@@ -41,6 +43,7 @@ __all__ = [
     'SafeCheckpointHook',
     'StopOnDivergenceHook',
     'StopOnSignalHook',
+    'TwinsLayerDecayConstructor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
     'fast_path',
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 allow_mmengine_checkpoints()
+replace_activation_checkpointing()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
 
 

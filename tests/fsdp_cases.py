@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
+    get_state_dict,
     set_model_state_dict,
+    set_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -166,6 +168,37 @@ def load_sharded_weights(make: Make, *, kinds: tuple[type, ...], assign: bool) -
     assert_close(list(model(images(0))), list(make(1)(images(0))), rtol=1e-4, atol=1e-5)
 
 
+def resume_elsewhere(make: Make, *, kinds: tuple[type, ...]) -> None:
+    """Train sharded, save weights and optimizer to a file, go on unsharded, save, and go on sharded again."""
+    options, ranks = StateDictOptions(full_state_dict=True), range(WORLD_SIZE)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, *batches: Tensor) -> None:
+        optimizer.zero_grad()
+        (sum((m * m).mean() for batch in batches for m in model(batch)) / len(batches)).backward()
+        optimizer.step()
+
+    def hand_over(old: tuple, new: nn.Module) -> tuple:
+        """The new model and an optimizer for it, in the state of the old ones."""
+        pair = new, torch.optim.AdamW(new.parameters(), lr=0.01, eps=1e-3)
+        if old:
+            buffer = io.BytesIO()
+            torch.save(get_state_dict(*old, options=options), buffer)
+            buffer.seek(0)
+            weights, state = torch.load(buffer, weights_only=True)
+            set_state_dict(*pair, model_state_dict=weights, optim_state_dict=state, options=options)
+        return pair
+
+    control = hand_over((), make(0))
+    model = hand_over((), shard(make(0), kinds))
+    own, every = [images(dist.get_rank())], [images(rank) for rank in ranks]
+    for sharded, batches in ((True, own), (False, every), (True, own)):
+        step(*model, *batches)
+        step(*control, *every)
+        weights = whole_weights(model[0])
+        assert_close(weights, control[0].state_dict(), rtol=1e-3, atol=1e-5)
+        model = hand_over(model, make(1) if sharded else shard(make(1), kinds))
+
+
 # FullyShardedDataParallel ---------------------------------------------------------------------------------------------
 
 
@@ -220,6 +253,10 @@ CASES: dict[str, Callable[[Make], None]] = {
         )
         for cut in ('per block', 'per linear layer')
         for assign in (False, True)
+    },
+    **{
+        f'fully_shard, {cut}, resumed unsharded and back': functools.partial(resume_elsewhere, kinds=CUTS[cut])
+        for cut in ('per block', 'per linear layer')
     },
     **{
         f'FSDP, {name}{", original parameters" * original}': functools.partial(

@@ -15,7 +15,7 @@ from mmtwins.engine.arguments import (
     readable_errors,
 )
 from mmtwins.engine.checks import check_checkpoints, check_data
-from mmtwins.engine.evaluation import augment_at_test_time, paint_predictions, write_predictions
+from mmtwins.engine.evaluation import augment_at_test_time, make_folder, paint_predictions, write_predictions
 from mmtwins.engine.runner import build_runner
 
 
@@ -48,6 +48,8 @@ def main() -> None:
         check_data(cfg, 'test')
         checkpoints = check_checkpoints(cfg, for_training=False, allow_random_heads=args.allow_random_heads)
         runner = build_runner(cfg, checkpoints)
+        if args.out:
+            make_folder(args.out)
     with readable_errors(OSError):  # of what goes wrong later, little is the user's
         runner.test()
 

@@ -18,6 +18,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from .config import explain_config_error, load_config
+from .distributed import check_launcher
 
 
 @contextmanager
@@ -139,8 +140,10 @@ def config_from(args: argparse.Namespace) -> Config:
         The config.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As :func:`mmtwins.engine.config.load_config`.
+        FileNotFoundError, ImportError, ValueError: As :func:`mmtwins.engine.config.load_config` and
+            :func:`mmtwins.engine.distributed.check_launcher`.
     """
+    check_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process, master_only
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..weights.saving import first_not_finite, remove_partial_files, serialise, write_whole
 from .ending import end_with_error
+from .fsdp import own_part
+from .saving import saving_together
 from .work_dir import find_missing_state, find_newest_checkpoint, lock_work_dir
 
 TO_REMOVE = 'outdated_ckpts'  # in the message hub, so also in the checkpoint that makes them outdated
@@ -77,11 +80,15 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Take hold of the work directory, and tidy up what an earlier process has left."""
         self._release = lambda: None
+        problem = ['']
         if is_main_process():
             try:
                 self._release = lock_work_dir(runner.work_dir)
             except ValueError as error:
-                end_with_error(runner, str(error))
+                problem = [str(error)]
+        broadcast_object_list(problem)
+        if problem[0]:
+            end_with_error(runner, problem[0])
         for handler in runner.logger.handlers:  # a full disk would print a traceback for each line of the log
             setattr(handler, 'handleError', lambda record: None)  # noqa: B010  # mypy refuses a method
         folder = self.out_dir or runner.work_dir
@@ -164,17 +171,18 @@ class SafeCheckpointHook(CheckpointHook):
         newest, self.last_ckpt = self.last_ckpt, self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=self.by_epoch,
-                backend_args=self.backend_args,
-                **self.args,
-            )
+            with saving_together(runner, self.backend_args):
+                runner.save_checkpoint(
+                    self.out_dir,
+                    name,
+                    self.file_client_args,
+                    save_optimizer=self.save_optimizer,
+                    save_param_scheduler=self.save_param_scheduler,
+                    meta=meta,
+                    by_epoch=self.by_epoch,
+                    backend_args=self.backend_args,
+                    **self.args,
+                )
             if is_main_process():
                 write_whole(Path(runner.work_dir) / 'last_checkpoint', str(self.last_ckpt).encode())
         except OSError as error:
@@ -188,7 +196,8 @@ class SafeCheckpointHook(CheckpointHook):
         note = lambda path: self._remove_later(runner, os.path.basename(path))  # noqa: E731
         self.file_backend = _RemovesLater(self._storage, note)
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with saving_together(runner, self.backend_args):
+                super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
             self._end_without_room(runner, error, self.last_ckpt)
         finally:
@@ -209,12 +218,17 @@ class SafeCheckpointHook(CheckpointHook):
         runner.logger.info(f'The checkpoint ({ckpt_path}) is published to {path}.')
 
     def _may_save(self, runner: Runner, iteration: int) -> bool:
-        """Whether all numbers are finite; a warning if not."""
-        if not is_main_process():  # which does not write
-            return True
-        averages = {f'ema_{i}': h.ema_model.state_dict() for i, h in enumerate(runner.hooks) if isinstance(h, EMAHook)}
-        optimizer = runner.optim_wrapper.state_dict() if self.save_optimizer else {}
-        name = first_not_finite({**runner.model.state_dict(), **averages, 'optimizer': optimizer})
+        """Whether all numbers are finite, those of all processes; a warning if not."""
+        name = None
+        is_spread = isinstance(runner.model, FullyShardedDataParallel)
+        if is_main_process() or is_spread:  # else it does not write
+            weights = own_part(runner.model) if is_spread else runner.model.state_dict()
+            averages = {
+                f'ema_{i}': h.ema_model.state_dict() for i, h in enumerate(runner.hooks) if isinstance(h, EMAHook)
+            }
+            optimizer = runner.optim_wrapper.state_dict() if self.save_optimizer else {}
+            name = first_not_finite({**weights, **averages, 'optimizer': optimizer})
+        name = next(filter(None, all_gather_object(name)), None)
         self._refused = ''
         if name:
             newest = f'{self.last_ckpt} stays the newest' if self.last_ckpt else 'there is none yet'

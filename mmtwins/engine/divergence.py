@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from .ending import end_with_error
+from .fsdp import own_name
 
 NUM_FILES = 16  # named in the message
 NUM_GRADIENTS = 5
@@ -122,7 +123,7 @@ class StopOnDivergenceHook(Hook):
     def _describe_gradients(self, runner: Runner) -> Iterator[str]:
         """The largest gradients of the newest update in which all are finite, and the first that is not."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {id(parameter): own_name(name) for name, parameter in model.named_parameters()}
         bad = [step for step in self._frozen if not torch.isfinite(step.norms).all()]
         good = [step for step in self._frozen if step not in bad]
         if good:

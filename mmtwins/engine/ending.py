@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from typing import NoReturn
 
 import torch
@@ -11,6 +12,7 @@ from mmengine.runner import Runner
 
 INTERRUPTED = 75  # a signal stopped the run, a checkpoint is written, --resume continues (EX_TEMPFAIL of sysexits.h)
 INTERRUPTED_BY_USER = 130  # the same after Ctrl-C, as shells have it
+SECONDS_BEHIND = 1  # of other processes behind the first, whose sentence a launcher would cut off
 
 
 def end_with_error(runner: Runner, sentence: str) -> NoReturn:
@@ -21,6 +23,7 @@ def end_with_error(runner: Runner, sentence: str) -> NoReturn:
         sentence: What is wrong, and what to do.
     """
     if not is_main_process():
+        time.sleep(SECONDS_BEHIND)
         raise SystemExit(1)
     record = runner.logger.makeRecord('mmengine', logging.ERROR, __file__, 0, sentence, (), None)
     for handler in runner.logger.handlers:

@@ -64,5 +64,17 @@ def write_predictions(cfg: Config, out: str) -> None:
         raise ValueError(f'--out {out}: predictions of a detector go into a .pkl file')
 
 
+def make_folder(out: str) -> None:
+    """Make the folder that predictions go to, in every process; mmseg's metric makes it in the first one alone.
+
+    Args:
+        out: As for :func:`write_predictions`.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    (Path(out).parent if out.endswith(('.pkl', '.pickle')) else Path(out)).mkdir(parents=True, exist_ok=True)
+
+
 def _is_detection(cfg: Config) -> bool:
     return cfg.get('default_scope') == 'mmdet'

@@ -6,11 +6,13 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..weights.applying import fit_file
 from ..weights.fitting import has_one_backbone
 from ..weights.pretrained import names_imagenet
 from ..weights.reporting import log_fit
+from .fsdp import whole_state_dict
 from .reading import count_told
 
 
@@ -40,9 +42,12 @@ class FitCheckpointHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Replace the weights in ``checkpoint``; raises ValueError as :func:`mmtwins.weights.applying.fit_file`."""
         model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        expected = model.state_dict()
+        if isinstance(model, FullyShardedDataParallel):
+            expected = whole_state_dict(model)
+        else:
+            while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+                model = model.module
+            expected = model.state_dict()
         if not has_one_backbone(expected):
             return  # each backbone checks what it gets
         fit = fit_file(checkpoint, expected)

@@ -10,7 +10,10 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
+from .distributed import CPUDistributedDataParallel
 from .loops import ResumableLoop, replace_loop
 from .random_states import ITERATION, get_random_states, kept_random_states, seed_random_numbers, set_random_states
 
@@ -137,7 +140,7 @@ def _waiting_gradients(runner: Runner) -> dict[str, Tensor]:
     """Gradients accumulated since the last update, by name; those of this rank."""
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    if all(one.should_update() for one in wrappers):
+    if all(one.should_update() for one in wrappers) or isinstance(runner.model, FullyShardedDataParallel):
         return {}
     named = _bare_model(runner).named_parameters()
     return {name: parameter.grad.detach().cpu() for name, parameter in named if parameter.grad is not None}
@@ -182,8 +185,11 @@ def _depends_on_metrics(runner: Runner) -> bool:
 def _obstacles(runner: Runner) -> Iterator[str]:
     """What keeps a resumed run from being exact, whatever the checkpoint holds."""
     loop = runner.train_loop
-    if next(_bare_model(runner).parameters()).is_cuda and not runner.deterministic:
+    if next(_bare_model(runner).parameters()).is_cuda and not runner._randomness_cfg.get('deterministic'):
         yield 'CUDA kernels add in any order (randomness.deterministic=True takes others, where there are others)'
+    is_ddp = isinstance(runner.model, DistributedDataParallel)
+    if is_ddp and runner.world_size > 2 and not isinstance(runner.model, CPUDistributedDataParallel):
+        yield 'a first step adds the gradients of more than two processes in another order than later ones'
     if not isinstance(loop, ResumableLoop):
         yield f'{type(loop).__name__} chooses its data itself'
     elif loop.batches is None:
@@ -195,7 +201,8 @@ def _obstacles(runner: Runner) -> Iterator[str]:
         f'{name} mixes in images that its worker loaded before' for name in caching if name.startswith('Cached')
     )
     if runner.world_size > 1 and runner.cfg.get('optim_wrapper', {}).get('accumulative_counts', 1) > 1:
-        yield 'a checkpoint between two updates has the gradients of rank 0 only'
+        kept = 'no gradients' if isinstance(runner.model, FullyShardedDataParallel) else 'the gradients of rank 0 only'
+        yield f'a checkpoint between two updates has {kept}'
 
 
 def _iter_transforms(dataset: Any) -> Iterator[Any]:

@@ -9,10 +9,12 @@ from mmengine.runner import Runner
 
 from ..weights.loading import keep_for_next_read
 from .checkpoint_hook import SafeCheckpointHook
+from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
 from .loops import name_resumable_loop
 from .resume_hook import ExactResumeHook
+from .start import drop_imagenet
 from .stopping import StopOnSignalHook
 
 OURS = (
@@ -22,6 +24,7 @@ OURS = (
     ExactResumeHook,
     StopOnSignalHook,
     StopOnDivergenceHook,
+    SameBuffersHook,
 )
 
 
@@ -37,7 +40,12 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
         The Runner.
     """
     keep_for_next_read(checkpoints or {})
+    prepare_processes(cfg)
     save_safely(cfg)
+    if cfg.get('runner_type') == 'FlexibleRunner':
+        cfg.env_cfg = cfg.get('env_cfg') or {}
+        if cfg.get('load_from'):
+            drop_imagenet(cfg)  # which it would load before our hook can tell it not to
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for kind in OURS:  # for configs that do not have them
         if not any(isinstance(hook, kind) for hook in runner.hooks):

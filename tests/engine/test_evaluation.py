@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmtwins.engine.evaluation import augment_at_test_time, paint_predictions, write_predictions
+from mmtwins.engine.evaluation import augment_at_test_time, make_folder, paint_predictions, write_predictions
 
 
 def make_config(library: str, **values: object) -> Config:
@@ -50,3 +50,11 @@ def test_predictions_are_written_in_the_format_of_their_library() -> None:
     assert cfg.test_evaluator == [dict(type='E'), dict(type='DumpDetResults', out_file_path='out.pkl')]
     with pytest.raises(ValueError, match=r'--out out: predictions of a detector go into a \.pkl file'):
         write_predictions(make_config('mmdet'), 'out')
+
+
+@pytest.mark.parametrize(('out', 'folder'), [('a/b', 'a/b'), ('a/b.pkl', 'a')])
+def test_every_process_makes_the_folder_of_the_predictions(out: str, folder: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(str(tmp_path / out))
+    assert (tmp_path / folder).is_dir()
+    assert not (tmp_path / 'a' / 'b.pkl').exists()

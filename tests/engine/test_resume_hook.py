@@ -12,10 +12,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
 from resumed_runs import NUM_IMAGES, Killed, KillHook, assert_same_checkpoints, make_config, read_images
 
+from mmtwins.engine.distributed import CPUDistributedDataParallel
 from mmtwins.engine.random_states import ITERATION, get_random_states, kept_random_states, seed_random_numbers
+from mmtwins.engine.resume_hook import _obstacles
 from mmtwins.engine.runner import build_runner
 
 EXACT = 'equals an uninterrupted one bit for bit'
@@ -237,6 +240,26 @@ def test_caching_transforms_and_foreign_loops_and_samplers_are_named(tmp_path: P
         **{'train_dataloader.dataset.pipeline': pipeline, 'train_dataloader.sampler': dict(type='Unseeded')},
     )
     assert 'bit for bit: Unseeded has no seed; CachedNothing mixes in images that its worker loaded before' in log
+
+
+def test_the_order_in_which_pytorch_adds_gradients_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With our wrapper four processes are exact: tests/faults/test_ranks.py."""
+    runner, _ = train(tmp_path, 1)
+    model = runner.model
+    monkeypatch.setattr(Runner, 'world_size', 4)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        for kind, named in ((MMDistributedDataParallel, True), (CPUDistributedDataParallel, False)):
+            runner.model = kind(model)
+            said = '; '.join(_obstacles(runner))
+            assert (
+                said
+                == named * 'a first step adds the gradients of more than two processes in another order than later ones'
+            )
+        runner.cfg.optim_wrapper.accumulative_counts = 2
+        assert list(_obstacles(runner)) == ['a checkpoint between two updates has the gradients of rank 0 only']
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class CountingHook(Hook):

@@ -15,7 +15,7 @@ def test_a_runner_has_each_of_our_hooks_once(named: list, tmp_path: Path) -> Non
     model = dict(type='TwinsSVTBackbone', out_indices=(0, 1, 2, 3))
     cfg = Config(dict(model=model, custom_hooks=named, work_dir=str(tmp_path), launcher='none'))
     kinds = [type(hook) for hook in build_runner(cfg).hooks]
-    assert [kinds.count(kind) for kind in (*OURS, SafeCheckpointHook, CheckpointHook)] == [1] * 7 + [0]
+    assert [kinds.count(kind) for kind in (*OURS, SafeCheckpointHook, CheckpointHook)] == [1] * 8 + [0]
 
 
 @pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook])
@@ -37,3 +37,11 @@ def test_other_checkpoint_hooks_stay() -> None:
         cfg = Config(dict(default_hooks=dict(checkpoint=dict(type=kind))))
         save_safely(cfg)
         assert cfg.default_hooks.checkpoint.type == kind
+
+
+def test_a_flexible_runner_with_a_checkpoint_looks_for_no_imagenet_weights(tmp_path: Path) -> None:
+    init_cfg = dict(type='Pretrained', checkpoint='imagenet:svt-small')
+    content = dict(model=dict(type='TwinsSVTBackbone', init_cfg=init_cfg), work_dir=str(tmp_path), launcher='none')
+    for load_from, expected in (('a.pth', None), (None, init_cfg)):
+        cfg = Config(dict(**content, runner_type='FlexibleRunner', load_from=load_from, env_cfg=dict()))
+        assert build_runner(cfg).model.get('init_cfg') == expected

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 
-from mmtwins.engine.start import start_from_scratch
+from mmtwins.engine.start import drop_imagenet, start_from_scratch
 
 CONSTANT = dict(type='Constant', val=0, layer='Linear')
 
@@ -37,3 +37,11 @@ def test_a_checkpoint_in_load_from_contradicts_it_and_one_to_resume_does_not() -
         start_from_scratch(cfg)
     for others in (dict(load_from='a.pth', resume=True), dict(load_from=None, resume=True), dict()):
         start_from_scratch(Config(dict(model=dict(), **others)))
+
+
+def test_imagenet_weights_that_a_checkpoint_replaces_are_dropped_and_others_stay() -> None:
+    others = dict(type='Pretrained', checkpoint='a.pth')
+    imagenet = dict(type='Pretrained', checkpoint='imagenet:svt-small')
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=imagenet), neck=dict(init_cfg=[CONSTANT, imagenet, others]))))
+    drop_imagenet(cfg)
+    assert cfg.model.to_dict() == dict(backbone=dict(init_cfg=None), neck=dict(init_cfg=[CONSTANT, others]))

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_training import (
     ITERATIONS,
     VALIDATION,
@@ -158,31 +156,3 @@ def test_without_our_checkpoint_hook_nothing_is_saved_and_said_so(tmp_path: Path
     os.kill(process, signal.SIGTERM)
     assert finish(process) == 75
     assert 'Nothing is saved' in log_of(tmp_path / 'work')
-
-
-def train_as_rank(work_dir: Path, rank: int, port: int) -> None:
-    """One of two processes that train together."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.distributed.init_process_group('gloo')  # MMEngine's own start needs a GPU
-    wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
-    train(make_config(work_dir, launcher='pytorch', model_wrapper_cfg=wrapper, **{'model.delay': 0.05}))
-
-
-@pytest.mark.parametrize('told', [0, 1])
-def test_processes_stop_at_the_same_iteration_whichever_is_told(told: int, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    progress[:] = bytes(4)
-    work_dir = tmp_path / 'work'
-    processes = [start(lambda r=rank: train_as_rank(work_dir, r, port), tmp_path / f'{rank}.log') for rank in (0, 1)]
-    deadline = time.monotonic() + 60
-    while iterations_done() < 5:
-        assert time.monotonic() < deadline, (tmp_path / '0.log').read_text()[-3000:]
-        time.sleep(0.01)
-    os.kill(processes[told], signal.SIGUSR1)
-    assert [finish(process) for process in processes] == [75, 75]
-    logs = [(tmp_path / f'{rank}.log').read_text() for rank in (0, 1)]
-    assert not any('Traceback' in log for log in logs), logs
-    done = only_checkpoint(work_dir)['meta']['iter']
-    assert done >= 5 and f'Stopped by SIGUSR1 after iteration {done}.' in logs[0]

@@ -375,11 +375,14 @@ def test_a_truncated_image_is_trained_on_with_one_warning(kept: int, toy_data: P
         ('dist_train.sh', ['C.py', '8', '--amp'], '--nproc_per_node=8 .*train.py C.py --launcher pytorch --amp'),
         ('dist_test.sh', ['C.py', 'x.pth', '4', '--tta'],
          '--nproc_per_node=4 .*test.py C.py x.pth --launcher pytorch --tta'),
+        ('slurm_test.sh', ['part', 'job', 'C.py', 'x.pth', '--tta'],
+         '--partition=part --job-name=job .*test.py C.py x.pth --launcher slurm --tta'),
     ],
 )  # fmt: skip
-def test_launchers_call_torchrun(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
-    (tmp_path / 'torchrun').write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / 'torchrun').chmod(0o755)
+def test_launchers_call_torchrun_and_srun(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
+    for name in ('torchrun', 'srun'):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n')
+        (tmp_path / name).chmod(0o755)
     env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
     command = [str(CONFIGS.parent / 'tools' / script)]
     result = subprocess.run(command + arguments, env=env, capture_output=True, text=True)
