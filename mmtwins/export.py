@@ -1,7 +1,8 @@
 """ONNX files of a backbone or a whole segmentor, for one size or for all, checked with ONNX Runtime."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
 from .engine.model import build_model
+from .installing import how_to_install
 from .models.backbone import TwinsBackbone
 from .weights.applying import load_weights
 from .weights.loading import load_safely, naming_checkpoint
@@ -96,13 +98,58 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
         content = load_safely(checkpoint)
         with naming_checkpoint(checkpoint):
             load_weights(backbone if backbone_only else model, content, for_predictions=not backbone_only)
-    return backbone.eval() if backbone_only else ExportableSegmentor(model)
+    return backbone.eval() if backbone_only else ExportableSegmentor(model).eval()
+
+
+def describe(cfg: Config, checkpoint: str | None) -> dict[str, str]:
+    """What a user of an exported file must know of it, as ``export_onnx`` writes it into the file.
+
+    Args:
+        cfg: Of the model.
+        checkpoint: Where its weights come from.
+
+    Returns:
+        Text by key. ``mean`` and ``std``: JSON lists by which images are normalised, in the order of channels that
+        ``channel_order`` says (RGB or BGR), for pixels from 0 to 255. ``classes``: a JSON list of names in the order of
+        the logits, where the checkpoint or the data set of the config says them. ``checkpoint``, ``config``.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    mean, std = (list(preprocessor.get(key) or ()) for key in ('mean', 'std'))
+    found = {'mean': json.dumps(mean), 'std': json.dumps(std)} if mean and std else {}
+    found['channel_order'] = 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR'
+    classes = _classes_of(cfg, checkpoint)
+    if classes:
+        found['classes'] = json.dumps(classes)
+    return {**found, 'checkpoint': checkpoint or 'none', 'config': Path(cfg.filename or '').name}
+
+
+def _classes_of(cfg: Config, checkpoint: str | None) -> list[str]:
+    """Names of the classes by the checkpoint, else by the config's data set; none if neither says them."""
+    meta = load_safely(checkpoint).get('meta') if checkpoint else None
+    noted = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    if isinstance(noted, dict) and noted.get('classes'):
+        return list(map(str, noted['classes']))
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    if not dataset:
+        return []
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        built = DATASETS.build({**copy.deepcopy(dataset), 'lazy_init': True, 'pipeline': []})
+    return list(map(str, built.metainfo.get('classes') or ()))
 
 
 def export_onnx(
-    model: nn.Module, path: str | Path, height: int, width: int, channels: int = 3, dynamic: bool = True
+    model: nn.Module,
+    path: str | Path,
+    height: int,
+    width: int,
+    channels: int = 3,
+    dynamic: bool = True,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model from images to maps as ONNX.
+
+    The input is called ``images``. The output of a segmentor is ``logits``; those of a backbone are ``stage1`` and so on,
+    by its ``out_indices``. Axes of any size are called ``batch``, ``height`` and ``width``.
 
     Args:
         model: In eval mode.
@@ -111,6 +158,7 @@ def export_onnx(
         width: Of the images to trace, in pixels.
         channels: Of the images.
         dynamic: Whether the file takes any batch, height and width.
+        metadata: Written into the file, see :func:`describe`.
 
     Raises:
         ImportError: ONNX is not installed.
@@ -125,12 +173,16 @@ def export_onnx(
             model,
             (images,),
             dynamo=True,
-            dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),) if dynamic else None,
+            dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},) if dynamic else None,
             opset_version=OPSET,
             input_names=['images'],
+            output_names=[f'stage{i + 1}' for i in model.out_indices]
+            if isinstance(model, TwinsBackbone)
+            else ['logits'],
             verbose=False,
         )
     assert program is not None  # as it is without dynamo=True
+    program.model.metadata_props.update(metadata or {})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path))
 
@@ -182,4 +234,4 @@ def _require(*modules: str) -> None:
 
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise ImportError(f"{', '.join(missing)} is not installed: pip install 'mmtwins[export]'")
+        raise ImportError(f'{", ".join(missing)} is not installed: {how_to_install("export")}')

@@ -16,6 +16,7 @@ MODULES = {
 }
 # A room imports from those before it. The modules beside the rooms that they all may use come first.
 ORDER = (
+    'installing',
     'masks',
     'markdown',
     'plotting',

@@ -29,6 +29,8 @@ def main() -> None:
     with readable_errors():
         if not args.dst.endswith(('.pth', '.safetensors')):
             raise ValueError(f'{args.dst}: give a file that ends in .pth or .safetensors')
+        if Path(args.dst).exists() and Path(args.src).exists() and Path(args.dst).samefile(args.src):
+            raise ValueError(f'{args.dst} is the checkpoint to read: give another file to write')
         source = read_checkpoint(args.src)
         found = recognise(source)
         converted = convert(source, args.to)

@@ -4,7 +4,7 @@ import argparse
 
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, image_size, readable_errors
 from mmtwins.engine.config import load_config
-from mmtwins.export import build_exportable, export_onnx, verify_onnx
+from mmtwins.export import build_exportable, describe, export_onnx, verify_onnx
 
 OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
 
@@ -32,7 +32,10 @@ def main() -> None:
         checkpoint = None if args.checkpoint == 'none' else args.checkpoint
         model = build_exportable(cfg, checkpoint, args.backbone)
         channels = cfg.model.backbone.get('in_channels', 3)
-        export_onnx(model, args.out, height, width, channels, args.dynamic)
+        metadata = describe(cfg, checkpoint)
+        if args.backbone:
+            metadata.pop('classes', None)
+        export_onnx(model, args.out, height, width, channels, args.dynamic, metadata)
         print(f'written to {args.out}')
         if args.verify:
             sizes = [(1, height, width), *(OTHER_SIZES if args.dynamic else ())]

@@ -16,7 +16,7 @@ from mmtwins.analysis.comparison import compare_calibrated, comparison_table
 from mmtwins.analysis.cost import calibrate
 from mmtwins.analysis.cost_figures import draw_attention_idea, draw_comparison, draw_cost_curves
 from mmtwins.analysis.cost_report import keys_sentence, report_costs, stages_table
-from mmtwins.analysis.timing import measure_blocks
+from mmtwins.analysis.timing import measure_blocks, times_table
 from mmtwins.benchmark.machine import describe_machine
 from mmtwins.engine.arguments import device_argument, image_size, readable_errors
 from mmtwins.engine.checks import check_device
@@ -59,10 +59,8 @@ def show_costs(args: argparse.Namespace) -> None:
     console.print(stages_table(stages, title))
     console.print(keys_sentence(stages))
     console.print(f'Calibrated for this size: {", ".join(f"{name}={values}" for name, values in calibrated.items())}')
-    for stage, results in zip(stages, measured or []):
-        if results:
-            times = ', '.join(f'k = {m.k}: {m.seconds * 1e3:.2f} ms' for m in results)
-            console.print(f'{stage.title}, a local and a global block, {args.device}: {times}')
+    if measured:
+        console.print(times_table(stages, measured, f'A local and a global block, forward pass in ms, {args.device}'))
     console.print(f'Wrote {draw_cost_curves(stages, Path(args.out) / "cost.png", measured)}')
 
 

@@ -51,8 +51,8 @@ def main() -> None:
             print('note: --score-thr is for detectors, a segmentation has no scores', file=sys.stderr)
         root = args.input if os.path.isdir(args.input) else None
         writer = ResultWriter(args.out, sources, predictor.info, predictor.is_detector, root)
-        if writer.note:
-            print(f'note: {writer.note}', file=sys.stderr)
+        for note in writer.notes:
+            print(f'note: {note}', file=sys.stderr)
         try:
             results, skipped = _run(predictor, sources, writer, args.batch_size)
         except KeyboardInterrupt:

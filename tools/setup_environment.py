@@ -183,7 +183,7 @@ def set_up(prefix: Path) -> None:
     size = '' if torch else ' and torch (0.2 GB to download for CPU, about 3 GB for CUDA)'
     pip(prefix, f'Installing build tools{size}', *files('build', *([] if torch else ['torch'])))
     title = 'Installing MMEngine, MMSegmentation, MMDetection and their requirements (about 0.5 GB to download)'
-    pip(prefix, title, *files('base', 'seg', 'det', 'mim', 'export', 'app', 'tests', 'lint'))
+    pip(prefix, title, *files('base', 'seg', 'det', 'mim', 'export', 'app', 'video', 'tests', 'lint'))
     install_mmcv(prefix)
     # A copy that `pip install .` made serves mim: it stays. The commands of make import the checkout all the same.
     is_copy = version('mmtwins') and not direct_url('mmtwins').get('dir_info', {}).get('editable')

@@ -1,9 +1,11 @@
 """Forward passes timed on this machine: one block of each kind over the side of its windows, or a whole model."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
@@ -73,3 +75,29 @@ def time_forward(model: nn.Module, x: Tensor, min_seconds: float) -> float:
             .blocked_autorange(min_run_time=min_seconds)
             .median
         )
+
+
+def times_table(reports: Sequence[StageReport], measured: Sequence[Sequence[Measurement]], title: str) -> Table:
+    """Show measured times over k as a table for the terminal.
+
+    Args:
+        reports: See :func:`report_costs`.
+        measured: Of each report, see :func:`measure_blocks`; empty for a map without global blocks.
+        title: What was measured.
+
+    Returns:
+        A row for each k: milliseconds on each map, the least of a map in bold.
+    """
+    table = Table(title=title, title_justify='left')
+    table.add_column('k', justify='right')
+    timed = [(report, list(found)) for report, found in zip(reports, measured, strict=True) if found]
+    for report, _ in timed:
+        table.add_column(report.title, justify='right')
+    for k in sorted({one.k for _, found in timed for one in found}):
+        cells = []
+        for _, found in timed:
+            seconds = {one.k: one.seconds for one in found}
+            text = f'{seconds[k] * 1e3:.2f}' if k in seconds else ''
+            cells.append(f'[bold]{text}[/bold]' if text and seconds[k] == min(seconds.values()) else text)
+        table.add_row(str(k), *cells)
+    return table

@@ -13,6 +13,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import build_from_cfg
 
+from ..installing import how_to_install
+
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
 
@@ -47,7 +49,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         _drop_own_scope(cfg._cfg_dict)
         cfg.merge_from_dict(options)
     except ImportError as error:
-        raise ImportError(f'{path}: {error}. {_how_to_install("all")}') from error
+        raise ImportError(f'{path}: {error}: {how_to_install("all")}') from error
     except FileNotFoundError as error:
         if '.mim' in str(error):
             raise FileNotFoundError(
@@ -64,7 +66,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
             missing = ["mmcv's compiled operators"]
         if missing:
             raise ImportError(
-                f'{path} needs {" and ".join(missing)}, not installed here. {_how_to_install(EXTRAS[library])}'
+                f'{path} needs {" and ".join(missing)}, not installed here: {how_to_install(EXTRAS[library])}'
             )
     return cfg
 
@@ -111,13 +113,6 @@ def _arguments_of(kind: Any) -> list[str]:
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
     return list(found)
-
-
-def _how_to_install(extra: str) -> str:
-    return (
-        'Run `make setup` in a checkout of mmtwins, or, with the build tools of requirements/build.txt, '
-        f"`pip install --no-build-isolation --no-cache-dir 'mmtwins[{extra}]'`"
-    )
 
 
 def _drop_own_scope(container: dict | list | tuple) -> None:

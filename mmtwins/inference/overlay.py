@@ -15,6 +15,7 @@ from ..plotting import INK, blend_labels
 from .dataset_info import DatasetInfo
 
 SMALL = 640  # pixels; an image whose long side is shorter is enlarged by a whole factor, so that text fits into it
+WIDE = 4  # a picture is long and thin if one side is more times the other
 
 
 def draw_segmentation(
@@ -22,8 +23,8 @@ def draw_segmentation(
 ) -> np.ndarray:
     """Blend a label map in the classes' colours over its image, with a legend.
 
-    The legend is to the right of the image. It has the classes present: colour, number in the label PNG, name and share
-    of the image in percent, the largest first.
+    The legend is to the right of the image, or below one that is more than four times as wide as high. It has the
+    classes present: colour, number in the label PNG, name and share of the image in percent, the largest first.
 
     Args:
         image: (H, W, 3) RGB uint8.
@@ -115,12 +116,14 @@ def _enlarged(x: np.ndarray, factor: int) -> np.ndarray:
 def _add_legend(
     picture: Image.Image, present: Sequence[tuple[int, float]], info: DatasetInfo, fixed: bool
 ) -> np.ndarray:
-    """Put a legend of (class index, percent) to the right of a picture."""
+    """Put a legend of (class index, percent) to the right of a picture, or below one that is much wider than high."""
     font = _font(_text_height(np.asarray(picture)))
     line, space = round(1.6 * font.size), round(0.5 * font.size)
     rows = max(1 if fixed else 8, (picture.height - space) // line)
     first = int(info.reduce_zero_label)
     texts = [f'{label + first} {info.classes[label]}  {_percent(share)}' for label, share in present]
+    if picture.width > WIDE * picture.height and not fixed:
+        return _add_legend_below(picture, present, texts, info, font)
     if fixed and len(texts) > rows:
         texts[rows - 1 :] = [f'and {len(texts) - rows + 1} more']
     longest = [f'{len(info.classes)} {name}  99.9 %' for name in info.classes] if fixed else texts
@@ -132,11 +135,47 @@ def _add_legend(
     draw = ImageDraw.Draw(canvas)
     for i, text in enumerate(texts):
         x, y = picture.width + space + i // rows * width, space + i % rows * line
-        if i < len(present) and not text.startswith('and '):
-            colour = info.palette[present[i][0]]
-            draw.rectangle((x, y, x + font.size, y + font.size), fill=tuple(colour), outline=INK)
-        draw.text((x + line, y + font.size / 2), text, font=font, fill=INK, anchor='lm')
+        is_class = i < len(present) and not text.startswith('and ')
+        _draw_entry(draw, x, y, text, font, info.palette[present[i][0]] if is_class else None)
     return np.asarray(canvas)
+
+
+def _add_legend_below(
+    picture: Image.Image,
+    present: Sequence[tuple[int, float]],
+    texts: Sequence[str],
+    info: DatasetInfo,
+    font: ImageFont.FreeTypeFont,
+) -> np.ndarray:
+    """Put the entries of a legend side by side below a picture, in as many rows as they need."""
+    line, space = round(1.6 * font.size), round(0.5 * font.size)
+    places, x, y = [], space, picture.height + space
+    for text in texts:
+        width = line + round(font.getlength(text)) + 2 * space
+        if x > space and x + width > picture.width:
+            x, y = space, y + line
+        places.append((x, y))
+        x += width
+    canvas = Image.new('RGB', (picture.width, y + line if texts else picture.height), 'white')
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for (x, y), text, (label, _) in zip(places, texts, present, strict=True):
+        _draw_entry(draw, x, y, text, font, info.palette[label])
+    return np.asarray(canvas)
+
+
+def _draw_entry(
+    draw: ImageDraw.ImageDraw,
+    x: int,
+    y: int,
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    colour: tuple[int, int, int] | None,
+) -> None:
+    """Draw an entry of a legend at its top left corner: a square of its colour, if it has one, and the text."""
+    if colour:
+        draw.rectangle((x, y, x + font.size, y + font.size), fill=tuple(colour), outline=INK)
+    draw.text((x + round(1.6 * font.size), y + font.size / 2), text, font=font, fill=INK, anchor='lm')
 
 
 def _outline_regions(picture: np.ndarray, labels: np.ndarray) -> None:
@@ -172,7 +211,7 @@ def _grown(box: Sequence[float], by: int) -> tuple[float, ...]:
 
 def _text_height(image: np.ndarray) -> int:
     """Size of the text for a picture (H, W, 3), in pixels."""
-    return max(14, round(0.02 * max(image.shape[:2])))
+    return max(14, round(0.02 * min(max(image.shape[:2]), WIDE * min(image.shape[:2]))))
 
 
 @lru_cache

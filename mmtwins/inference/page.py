@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..analysis.attention_figures import draw_attention
 from ..analysis.inspection import inspect_image
+from ..installing import how_to_install
 from .predictor import Predictor
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
     _require_gradio()
     import gradio as gr
 
+    class Upload(gr.Image):
+        """An image whose file is handed on unopened: Gradio would tell of a damaged one with the server's paths."""
+
+        is_template = True  # looks as its parent
+
+        def preprocess(self, payload: Any) -> Any:
+            return None if payload is None else payload.path
+
     def predict(path: str | None) -> tuple[np.ndarray | None, None]:
         return (None if path is None else told(predict_file, predictor, path)), None
 
@@ -46,7 +55,7 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
         try:
             return function(*args)
         except ValueError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     alone: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='model', api_name=False)
     shown: dict[str, Any] = dict(interactive=False, format='png', show_label=False, buttons=[])
@@ -55,9 +64,8 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
         with gr.Row():
             with gr.Column():
                 gr.Markdown('Drop an image here, then click a point in it.')
-                image = gr.Image(
+                image = Upload(
                     type='filepath',
-                    image_mode=None,  # keep the file as it is
                     sources=['upload', 'clipboard'],
                     elem_id='image',
                     show_label=False,
@@ -178,4 +186,4 @@ def _require_gradio() -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"the page needs Gradio: pip install 'mmtwins[app]' ({error})") from None
+        raise ImportError(f'the page needs Gradio ({error}): {how_to_install("app")}') from None

@@ -26,6 +26,7 @@ from ..weights.formats import unwrap
 from ..weights.loading import load_safely, naming_checkpoint
 from .dataset_info import check_classes, dataset_info, metainfo_of
 from .inferencers import build_inferencer, prepare_config
+from .pictures import UNREADABLE, note_on, unreadable
 from .result import Result
 from .sources import Skip, find_sources, is_video, read_video
 
@@ -133,10 +134,14 @@ class Predictor:
         try:
             image = self._loader(path)['img']
         except Exception as error:  # a damaged file fails anywhere in a decoder
-            raise ValueError(_reason(error).removeprefix(f'{path} is ')) from None
+            reason = _reason(error).removeprefix(f'{path} is ')
+            raise ValueError(reason if reason != UNREADABLE else unreadable(path)) from None
         reading = last_reading(path)
         if reading is not None and reading.fault:
             raise ValueError(f'{reading.fault.removeprefix("is ")}: copy or download it again')
+        note = note_on(path, image)
+        if note:
+            warnings.warn(f'{path} {note}', stacklevel=4)
         return image
 
     def _predict(self, sources: Sequence[str | np.ndarray], batch_size: int, on_skip: Skip) -> Iterator[Result]:
@@ -237,7 +242,7 @@ def _name(path: str | None, frame: int | None) -> str:
 def _reason(error: Exception) -> str:
     """One line that says why an image is skipped."""
     if isinstance(error, AssertionError) or type(error).__module__.startswith('cv2'):
-        return 'no image, a damaged one, or of a format that OpenCV does not read'
+        return UNREADABLE
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).strip() or type(error).__name__).splitlines()[0]

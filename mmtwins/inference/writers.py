@@ -15,6 +15,7 @@ from ..masks import encode_mask
 from .dataset_info import DatasetInfo
 from .result import Result
 from .sources import is_video
+from .videos import NOTE, VideoWriter, has_h264
 
 # Of COCO's 91 categories these have no annotations, and so are none of the 80 classes.
 COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -25,7 +26,7 @@ class ResultWriter:
 
     ======================  ======================================================================================
     ``overlays/NAME.png``   the prediction over the image
-    ``overlays/NAME.mp4``   of a video, at its own rate
+    ``overlays/NAME.mp4``   of a video, at its own rate, in H.264 where PyAV is installed
     ``labels/NAME.png``     segmentation: in ADE20K's annotation format, one channel; of a video one per frame,
                             ``labels/NAME/000001.png``
     ``classes.json``        segmentation: what the values in the label PNG mean
@@ -61,9 +62,15 @@ class ResultWriter:
         for path in sources:
             if os.path.realpath(path) in targets:
                 raise ValueError(f'{path} would be overwritten by its result: name another folder than {out}')
-        self._image_id = _image_ids(sources, info)
-        self._category_ids, self.note = _category_ids(info) if is_detector else ([], '')
-        self._video: Any = None
+        known = _read_annotations(info).get('images', ())
+        entries = _entries_of(sources, known)
+        self._file_names = (
+            {path: entry['file_name'] for path, entry in entries.items()} if entries else _relative(sources, root)
+        )
+        self._image_id = _image_ids(sources, entries)
+        self._category_ids, note = _category_ids(info) if is_detector else ([], '')
+        self.notes = [one for one in (note, NOTE if any(map(is_video, sources)) and not has_h264() else '') if one]
+        self._video: VideoWriter | None = None
         self._video_path: str | None = None
         self._images: list[dict] = []
         self._found: list[dict] = []
@@ -103,7 +110,7 @@ class ResultWriter:
     def _add_instances(self, result: Result, frame_name: str) -> None:
         image_id = self._image_id(result)
         height, width = result.image.shape[:2]
-        file_name = os.path.basename(_file_of(result)) if result.frame is None else frame_name
+        file_name = self._file_names[_file_of(result)] if result.frame is None else frame_name
         self._images.append(dict(id=image_id, file_name=file_name, height=height, width=width))
         from pycocotools.mask import toBbox
 
@@ -117,26 +124,20 @@ class ResultWriter:
 
     def _add_frame(self, result: Result, name: str) -> None:
         picture = result.overlay(fixed_legend=True)
-        picture = np.pad(picture, ((0, picture.shape[0] % 2), (0, picture.shape[1] % 2), (0, 0)))  # for the codec
         if self._video_path != result.path:
             self._close_video()
             with mmcv.VideoReader(result.path) as source:
                 rate = source.fps
             path = self.out / 'overlays' / f'{name}.mp4'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter_fourcc(*'mp4v')  # type: ignore[attr-defined]  # not in OpenCV's stubs
-            self._video = cv2.VideoWriter(str(path), code, rate if rate > 0 else 25, picture.shape[1::-1])
-            if not self._video.isOpened():
-                raise OSError(
-                    f'{path} cannot be written: this OpenCV has no MPEG-4 encoder, or the folder is not writable'
-                )
+            self._video = VideoWriter(path, rate if rate > 0 else 25, *picture.shape[:2])
             self._video_path = result.path
-        self._video.write(np.ascontiguousarray(picture[..., ::-1]))
+        assert self._video is not None
+        self._video.add(picture)
 
     def _close_video(self) -> None:
-        if self._video is not None:
-            self._video.release()
-        self._video = self._video_path = None
+        video, self._video, self._video_path = self._video, None, None
+        if video is not None:
+            video.close()
 
 
 def _file_of(result: Result) -> str:
@@ -154,8 +155,7 @@ def name_results(sources: Sequence[str], root: str | None = None) -> dict[str, s
     Returns:
         File: name, in POSIX form; different for different images.
     """
-    root = root or os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
-    whole = {path: Path(os.path.relpath(path, root)).as_posix() for path in sources}
+    whole = _relative(sources, root)
     short = {path: Path(name).with_suffix('').as_posix() for path, name in whole.items()}
     groups: dict[str, list[str]] = {}
     for path in dict.fromkeys(sources):
@@ -172,15 +172,37 @@ def _is_image_or_video(path: str) -> bool:
     return is_video(path) or (os.path.isfile(path) and cv2.haveImageReader(path))
 
 
-def _image_ids(sources: Sequence[str], info: DatasetInfo) -> Callable[[Result], int]:
+def _relative(sources: Sequence[str], root: str | None) -> dict[str, str]:
+    """Each file from the folder that all share, in POSIX form."""
+    root = root or os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
+    return {path: Path(os.path.relpath(path, root)).as_posix() for path in sources}
+
+
+def _entries_of(sources: Sequence[str], images: Sequence[dict]) -> dict[str, dict]:
+    """The entry of an annotation file for each image; none at all unless each file has one of its own.
+
+    An entry belongs to a file if the file's path ends with the entry's: the longest such entry counts.
+    """
+    by_name: dict[str, dict] = {Path(image['file_name']).as_posix(): image for image in images}
+    entries: dict[str, dict] = {}
+    for path in sources:
+        parts = Path(os.path.abspath(path)).parts
+        tails = ('/'.join(parts[start:]) for start in range(1, len(parts)))
+        entry = next((by_name[tail] for tail in tails if tail in by_name), None)
+        if entry is None:
+            return {}
+        entries[path] = entry
+    return entries if len({entry['id'] for entry in entries.values()}) == len(entries) else {}
+
+
+def _image_ids(sources: Sequence[str], entries: dict[str, dict]) -> Callable[[Result], int]:
     """A function that gives a result its COCO id: the data set's, else the number in the file name, else 1, 2, ..."""
+    if entries:
+        return lambda result: entries[_file_of(result)]['id']
     stems = [Path(path).stem for path in sources]
-    known = {Path(image['file_name']).name: image['id'] for image in _read_annotations(info).get('images', ())}
-    if not any(map(is_video, sources)) and len(set(stems)) == len(stems):
-        if all(os.path.basename(path) in known for path in sources):
-            return lambda result: known[os.path.basename(_file_of(result))]
-        if all(stem.isascii() and stem.isdigit() for stem in stems) and len(set(map(int, stems))) == len(stems):
-            return lambda result: int(Path(_file_of(result)).stem)
+    numeric = all(stem.isascii() and stem.isdigit() for stem in stems) and len(set(map(int, stems))) == len(stems)
+    if numeric and not any(map(is_video, sources)):
+        return lambda result: int(Path(_file_of(result)).stem)
     numbers: dict[tuple, int] = {}
     return lambda result: numbers.setdefault((result.path, result.frame), len(numbers) + 1)
 

@@ -7,7 +7,7 @@ from torch import nn
 from mmtwins.analysis.cost import gsa_macs, lsa_macs
 from mmtwins.analysis.cost_report import report_costs
 from mmtwins.analysis.counting import count
-from mmtwins.analysis.timing import measure_blocks, time_forward
+from mmtwins.analysis.timing import Measurement, measure_blocks, time_forward, times_table
 
 
 def test_measured_k_are_counted_exactly() -> None:
@@ -32,3 +32,16 @@ def test_a_model_is_timed_in_evaluation_mode_without_gradients() -> None:
 
     assert time_forward(Seen().train(), torch.zeros(1), min_seconds=0.001) > 0
     assert set(seen) == {(False, True)}
+
+
+def test_the_table_has_a_row_for_each_k_and_marks_the_least_time_of_each_map() -> None:
+    reports = report_costs('small', 64, 64)
+    measured = [[Measurement(1, 10, 0.002), Measurement(2, 8, 0.001)], [Measurement(2, 8, 0.0005)]]
+    measured += [[]] * (len(reports) - len(measured))
+    table = times_table(reports, measured, 'times')
+    assert [column.header for column in table.columns] == ['k', reports[0].title, reports[1].title]
+    assert [list(column.cells) for column in table.columns] == [
+        ['1', '2'],
+        ['2.00', '[bold]1.00[/bold]'],
+        ['', '[bold]0.50[/bold]'],
+    ]

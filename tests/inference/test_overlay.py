@@ -61,3 +61,16 @@ def test_masks_boxes_and_names_are_shown(image):
 def test_small_images_are_enlarged_by_a_whole_factor():
     sizes = ((640, 480), (64, 10), (300, 400), (2000, 3000))
     assert [enlargement(np.zeros((*size, 3))) for size in sizes] == [1, 10, 2, 1]
+
+
+def test_the_legend_of_a_long_thin_image_is_below_it_and_no_larger():
+    info = DatasetInfo(tuple(f'class {i}' for i in range(12)), tuple((20 * i, 0, 255 - 20 * i) for i in range(12)))
+    image = np.full((50, 5000, 3), 128, np.uint8)
+    labels = np.repeat(np.arange(5000)[None] * 12 // 5000, 50, 0)
+    painted = draw_segmentation(image, labels, info)
+    height, width = painted.shape[:2]
+    assert width == 5000 and 50 < height < 100
+    squares = {tuple(colour) for colour in painted[60:64].reshape(-1, 3)} & {tuple(colour) for colour in info.palette}
+    assert squares == set(info.palette)
+    narrow = draw_segmentation(np.ascontiguousarray(image[:, :640]), labels[:, :640] * 12 // 2, info)
+    assert narrow.shape[1] == 640  # as many rows as it needs

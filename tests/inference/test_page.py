@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +71,7 @@ def test_uploads_that_are_no_image_or_too_large_or_small_say_so(predictor, tmp_p
 
 def test_without_gradio_one_line_says_what_to_install(predictor, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ImportError, match=r"pip install 'mmtwins\[app\]'"):
+    with pytest.raises(ImportError, match=r"pip install --no-build-isolation '\.\[app\]'"):
         app.build_app(predictor)
 
 
@@ -152,17 +153,20 @@ def test_the_page_predicts_on_an_image_and_draws_the_attention_of_a_click(browse
     assert not [url for url in urls if not url.startswith(('http://127.0.0.1', 'data:', 'blob:', 'chrome:'))]
 
 
-def test_the_page_says_why_an_image_gives_nothing(browser, tmp_path):
+def test_the_page_says_why_an_image_gives_nothing(browser, tmp_path, capfd):
     for name, content, message in (
         ('small.png', cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes(), 'too small'),
+        ('text.jpg', b'hello', 'no image'),
         ('large.png', np.random.RandomState(0).bytes(300_000), 'size'),
     ):
         (tmp_path / name).write_bytes(content)
         browser.find('#image input[type=file]')[0].send_keys(str(tmp_path / name))
         browser.wait(lambda message=message: message in browser.find('body')[0].text)
         assert not width_of(browser, '#prediction')
+        assert tempfile.gettempdir() not in browser.find('body')[0].text
         browser.driver.refresh()
         browser.wait(lambda: browser.find('#image input[type=file]'))
+    assert 'Traceback' not in ''.join(capfd.readouterr())
 
 
 def test_the_page_is_for_this_machine_only(url):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_coco_results_are_what_pycocotools_reads(detector, det_checkpoint, toy_d
     (root / 'annotations/instances_val2017.json').write_text(json.dumps(content))
     predictor = Predictor(DETECTOR, det_checkpoint, 'cpu', 0.0, {'data_root': str(root)})
     sources = find_sources(toy_data / 'coco/val2017')
-    assert not write_results(predictor, sources, tmp_path / 'out').note
+    assert not write_results(predictor, sources, tmp_path / 'out').notes
 
     for annotations in (root / 'annotations/instances_val2017.json', tmp_path / 'out/coco_images.json'):
         found = COCO(str(annotations)).loadRes(str(tmp_path / 'out/coco_results.json'))
@@ -85,15 +86,39 @@ def test_coco_results_are_what_pycocotools_reads(detector, det_checkpoint, toy_d
 
 @pytest.mark.parametrize(
     ('names', 'ids'),
-    [(('000000000139.jpg', '7.png'), (139, 7)), (('a.jpg', '7.png'), (2, 1)), (('1.jpg', 'x/01.jpg'), (1, 2))],
-    ids=['numbers', 'others', 'same number twice'],
+    [
+        (('000000000139.jpg', '7.png'), (139, 7)),
+        (('a.jpg', '7.png'), (2, 1)),
+        (('1.jpg', 'x/01.jpg'), (1, 2)),
+        (('a/1.jpg', 'b/1.jpg'), (1, 2)),
+    ],
+    ids=['numbers', 'others', 'same number twice', 'same name twice'],
 )
 def test_image_ids_of_other_images(detector, photo, tmp_path, names, ids):
     for name in names:
         write_image(tmp_path / 'in' / name, photo)
     write_results(detector, find_sources(tmp_path / 'in'), tmp_path / 'out')
     images = json.loads((tmp_path / 'out/coco_images.json').read_text())['images']
-    assert {image['file_name']: image['id'] for image in images} == {Path(n).name: i for n, i in zip(names, ids)}
+    assert {image['file_name']: image['id'] for image in images} == dict(zip(names, ids))
+
+
+def test_images_have_the_ids_of_the_annotation_file_folders_included(detector, photo, tmp_path):
+    known = [dict(id=70, file_name='b/1.jpg'), dict(id=80, file_name='a/1.jpg'), dict(id=90, file_name='1.jpg')]
+    for images, expected in (
+        (known, {'a/1.jpg': 80, 'b/1.jpg': 70}),
+        (known[2:], {'a/1.jpg': 1, 'b/1.jpg': 2}),  # one entry cannot be that of two files
+        (known[:1], {'a/1.jpg': 1, 'b/1.jpg': 2}),
+    ):
+        (tmp_path / 'known.json').write_text(json.dumps(dict(images=images, categories=[])))
+        info = replace(detector.info, annotation_file=tmp_path / 'known.json')
+        sources = [write_image(tmp_path / 'in' / name, photo) for name in expected]
+        with ResultWriter(tmp_path / 'out', sources, info, True) as writer:
+            for result in detector(sources):
+                writer.add(result)
+        written = json.loads((tmp_path / 'out/coco_images.json').read_text())['images']
+        assert {image['file_name']: image['id'] for image in written} == expected
+        results = json.loads((tmp_path / 'out/coco_results.json').read_text())
+        assert {result['image_id'] for result in results} <= set(expected.values())
 
 
 def test_category_ids_of_coco_are_known_without_its_files():

@@ -222,7 +222,7 @@ def machine(script, tmp_path, monkeypatch):
 
 def test_torch_comes_first_and_mmcv_after_all_that_can_fail_early(machine):
     assert machine.make('python', 'tools/demo.py') == 0
-    packages = ['base', 'seg', 'det', 'mim', 'export', 'app', 'tests', 'lint']
+    packages = ['base', 'seg', 'det', 'mim', 'export', 'app', 'video', 'tests', 'lint']
     assert machine.calls[:3] == [['build.txt', 'torch.txt'], [f'{name}.txt' for name in packages], ['mmcv']]
     assert machine.calls[3:] == [['openmim.txt', ROOT.name]]
     assert machine.started == [['python', 'tools/demo.py']]

@@ -274,3 +274,14 @@ def test_the_tool_drops_no_zero_biases_between_native_names(call_tool, tmp_path:
     result = call_tool('convert_checkpoint.py', tmp_path / 'fresh.pth', tmp_path / 'a.pth', '--to', 'native')
     assert result.stdout.strip().endswith(' 0 dropped'), result.stdout + result.stderr
     assert 'zeros' not in result.stdout
+
+
+def test_the_tool_does_not_replace_what_it_reads(call_tool, tmp_path: Path) -> None:
+    torch.save(make_tiny().state_dict(), tmp_path / 'a.pth')
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'a.pth')
+    before = (tmp_path / 'a.pth').read_bytes()
+    for name in ('a.pth', 'link.pth'):
+        result = call_tool('convert_checkpoint.py', tmp_path / 'a.pth', tmp_path / name, '--to', 'mmseg')
+        assert result.returncode == 1
+        assert f'error: {tmp_path}/{name} is the checkpoint to read: give another file to write' in result.stderr
+    assert (tmp_path / 'a.pth').read_bytes() == before
