@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+from contextlib import nullcontext
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
@@ -15,6 +16,7 @@ from mmtwins.engine.arguments import (
     readable_errors,
 )
 from mmtwins.engine.checks import check_checkpoints, check_data
+from mmtwins.engine.console import quiet_terminal
 from mmtwins.engine.evaluation import augment_at_test_time, make_folder, paint_predictions, write_predictions
 from mmtwins.engine.runner import build_runner
 
@@ -47,7 +49,8 @@ def main() -> None:
             write_predictions(cfg, args.out)
         check_data(cfg, 'test')
         checkpoints = check_checkpoints(cfg, for_training=False, allow_random_heads=args.allow_random_heads)
-        runner = build_runner(cfg, checkpoints)
+        with nullcontext() if args.verbose else quiet_terminal():
+            runner = build_runner(cfg, checkpoints)
         if args.out:
             make_folder(args.out)
     with readable_errors(OSError):  # of what goes wrong later, little is the user's

@@ -3,16 +3,18 @@
 import argparse
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 
 from mmtwins.engine.arguments import config_argument, config_from, launch_arguments, readable_errors
 from mmtwins.engine.checks import check_checkpoints, check_data
+from mmtwins.engine.console import describe_end, quiet_terminal
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH, start_from_scratch
 from mmtwins.engine.work_dir import locked_work_dir, resume_if_possible
@@ -54,12 +56,15 @@ def main() -> None:
             checkpoints = check_checkpoints(cfg)
             if cfg.launcher == 'none':  # else the process that writes locks it, once they know each other
                 stack.enter_context(locked_work_dir(cfg.work_dir))
-            runner = build_runner(cfg, checkpoints, notes)
+            with nullcontext() if args.verbose else quiet_terminal():
+                runner = build_runner(cfg, checkpoints, notes)
             if args.from_scratch:
                 runner.logger.warning(FROM_SCRATCH)
         # Of what goes wrong later, little is the user's: other errors keep their traceback.
         with readable_errors(OSError, hint='The same command with --resume continues from the newest checkpoint.'):
             runner.train()
+        if is_main_process():
+            print(describe_end(runner))
 
 
 def check_optimizer(cfg: Config, args: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from .config import explain_config_error, load_config
+from .console import silence_libraries
 from .distributed import check_launcher
 
 
@@ -32,6 +33,7 @@ def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
         hint: How to go on after Ctrl-C or a full disk.
     """
     hint = f' {hint}' if hint else ''
+    silence_libraries()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # tools have another one for their imports
     try:
@@ -122,9 +124,14 @@ def device_argument(default: str | None = None) -> argparse.ArgumentParser:
 
 
 def launch_arguments() -> argparse.ArgumentParser:
-    """``--work-dir`` and ``--launcher``, for programs that build a Runner, see :func:`config_from`."""
+    """``--work-dir``, ``--verbose`` and ``--launcher``, for programs that build a Runner, see :func:`config_from`."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG NAME)')
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show config, hooks and environment on the terminal, not only in the log file',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser

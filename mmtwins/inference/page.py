@@ -37,14 +37,6 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
     _require_gradio()
     import gradio as gr
 
-    class Upload(gr.Image):
-        """An image whose file is handed on unopened: Gradio would tell of a damaged one with the server's paths."""
-
-        is_template = True  # looks as its parent
-
-        def preprocess(self, payload: Any) -> Any:
-            return None if payload is None else payload.path
-
     def predict(path: str | None) -> tuple[np.ndarray | None, None]:
         return (None if path is None else told(predict_file, predictor, path)), None
 
@@ -64,13 +56,15 @@ def build_app(predictor: Predictor) -> 'gradio.Blocks':
         with gr.Row():
             with gr.Column():
                 gr.Markdown('Drop an image here, then click a point in it.')
-                image = Upload(
+                image = gr.Image(
                     type='filepath',
                     sources=['upload', 'clipboard'],
                     elem_id='image',
                     show_label=False,
                     buttons=[],
                 )
+                # Gradio would open the file, and tell of a damaged one with the server's paths.
+                image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
             with gr.Column():
                 gr.Markdown('The prediction')
                 prediction = gr.Image(elem_id='prediction', **shown)

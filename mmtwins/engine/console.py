@@ -1,0 +1,95 @@
+"""What a training says on the terminal: MMEngine's log without its tables, which the log file has, and how it ended."""
+
+import logging
+import re
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine._strategy import BaseStrategy
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+# Beginnings of messages that only the log file gets: environment, config, hooks, one line per parameter, notes that MMEngine,
+# MMSegmentation and MMDetection make for their own developers.
+TABLES = re.compile(
+    r'\s*-+\s*(System|Runtime) environment|Config:\n|Hooks will be executed in the following order|paramwise_options -- |'
+    r'.* is skipped since |\s*Name of parameter - Initialization information|'
+    r'"(FileClient|HardDiskBackend)" |The prefix is not set in metric class|Exp name: '
+)
+# Warnings of these libraries about what a user of a recipe can do nothing about.
+WARNINGS = (
+    'pkg_resources is deprecated',
+    '``build_loss`` would be deprecated',
+    'Default ``avg_non_ignore`` is False',
+    'The draw is False, it means that the hook for visualization',
+    '.*`get_instance` should not accept any other arguments',
+    '.*__array__ implementation doesn.t accept a copy keyword',
+)
+METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP')  # by which a training is judged, the first that it has
+
+
+class WithoutTables(logging.Filter):
+    """Keeps :data:`TABLES` from a handler."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not TABLES.match(record.getMessage())
+
+
+@contextmanager
+def quiet_terminal() -> Iterator[None]:
+    """Let Runners that are built inside write :data:`TABLES` to their log file alone."""
+    kinds: tuple[Any, ...] = (Runner, BaseStrategy)  # the strategy of a FlexibleRunner has the logger
+    builders = [kind.build_logger for kind in kinds]
+
+    def quiet(build: Callable[..., MMLogger]) -> Callable[..., MMLogger]:
+        def build_logger(*args: Any, **kwargs: Any) -> MMLogger:
+            logger = build(*args, **kwargs)
+            for handler in logger.handlers:
+                if not isinstance(handler, logging.FileHandler):
+                    handler.addFilter(WithoutTables())
+            return logger
+
+        return build_logger
+
+    for kind, build in zip(kinds, builders):
+        kind.build_logger = quiet(build)
+    try:
+        yield
+    finally:
+        for kind, build in zip(kinds, builders):
+            kind.build_logger = build
+
+
+def silence_libraries() -> None:
+    """Ignore :data:`WARNINGS` in this process; for programs, not for libraries."""
+    for message in WARNINGS:
+        warnings.filterwarnings('ignore', message=message)
+
+
+def describe_end(runner: Runner) -> str:
+    """How a training has ended: its metric, its weights, and the command that predicts with them.
+
+    Args:
+        runner: After the training.
+
+    Returns:
+        One to four lines.
+    """
+    hub = runner.message_hub
+    lines = []
+    metric = next((name for name in METRICS if f'val/{name}' in hub.log_scalars), None)
+    if metric:
+        values = hub.get_scalar(f'val/{metric}').data[0]
+        lines.append(f'{metric}: {values[-1]:.4g}, the best of {len(values)} validations {values.max():.4g}')
+    file = next((hub.get_info(key) for key in ('best_ckpt', 'last_ckpt') if hub.runtime_info.get(key)), None)
+    if file and Path(file).is_file():
+        config = runner.cfg.filename or Path(runner.work_dir, 'CONFIG.py')
+        lines.append(f'The weights are in {file}. To predict with them:')
+        lines.append(f'python tools/infer.py {shlex.join([str(config), str(file)])} IMAGE --out predicted')
+    else:
+        lines.append(f'No checkpoint was written to {runner.work_dir}.')
+    return '\n'.join(lines)
