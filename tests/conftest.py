@@ -129,6 +129,7 @@ def _restored_process(folder: Path, argv: list[str]) -> Iterator[None]:
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     try:
         sys.argv = argv
+        os.environ['XDG_CACHE_HOME'] = f'{folder}-cache'  # of checks of data
         os.chdir(folder)
         for kind in managers:  # a new process has none
             kind._instance_dict.clear()

@@ -15,7 +15,9 @@ from mmtwins.engine.arguments import (
     launch_arguments,
     readable_errors,
 )
+from mmtwins.engine.building import ConfigError, naming_first_steps
 from mmtwins.engine.checks import check_checkpoints, check_data
+from mmtwins.engine.config_sections import require
 from mmtwins.engine.console import quiet_terminal
 from mmtwins.engine.evaluation import augment_at_test_time, make_folder, paint_predictions, write_predictions
 from mmtwins.engine.runner import build_runner
@@ -39,6 +41,7 @@ def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = config_from(args)
+        require(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
         cfg.load_from = args.checkpoint
         cfg.resume = False
         if args.show or args.show_dir:
@@ -53,7 +56,8 @@ def main() -> None:
             runner = build_runner(cfg, checkpoints)
         if args.out:
             make_folder(args.out)
-    with readable_errors(OSError):  # of what goes wrong later, little is the user's
+    # Of what goes wrong later, little is the user's: other errors keep their traceback.
+    with readable_errors(OSError, ConfigError), naming_first_steps(runner):
         runner.test()
 
 

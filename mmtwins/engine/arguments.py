@@ -17,7 +17,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .config import explain_config_error, load_config
+from .config import load_config
 from .console import silence_libraries
 from .distributed import check_launcher
 
@@ -26,7 +26,7 @@ from .distributed import check_launcher
 def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
     """Turn what the user can correct, or has asked for, into one line.
 
-    Errors (a value, a file, a missing package, a config that names no such argument) end with exit code 1, Ctrl-C with 130.
+    Errors (a value, a file, a missing package) end with exit code 1, Ctrl-C with 130.
 
     Args:
         kinds: Errors that the user can correct; by default ValueError, OSError and ImportError.
@@ -42,12 +42,9 @@ def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
         print(f'\nstopped by Ctrl-C.{hint}', file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        explained = explain_config_error(error)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             place = f' of {error.filename}' if error.filename else ''
             sys.exit(f'error: the disk{place} is full ({error.strerror}): make room.{hint}')
-        if explained:
-            sys.exit(f'error: {explained}')
         if isinstance(error, kinds or (ValueError, OSError, ImportError)):
             sys.exit(f'error: {error}')
         raise

@@ -1,14 +1,15 @@
 """Find out before anything is written whether data, checkpoints and devices are there and fit."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
+from ..datasets.data_sources import iter_datasets
 from ..weights.applying import FittedCheckpoint, check_other, fit_file
 from ..weights.fitting import Fit, check_heads, has_one_backbone
 from ..weights.formats import unwrap
@@ -52,11 +53,13 @@ def check_data(cfg: Config, *splits: str) -> None:
         FileNotFoundError: A folder or file is missing, or a folder is empty.
     """
     for split in splits:
-        for dataset in _iter_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
-            root = Path(dataset.get('data_root') or '')
-            folders = [root / prefix for prefix in (dataset.get('data_prefix') or {}).values() if prefix is not None]
-            files = [root / dataset.ann_file] if dataset.get('ann_file') else []
-            for path in folders + files:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if not isinstance(loader, Mapping) or 'dataset' not in loader:
+            continue
+        for key, dataset in iter_datasets(loader['dataset'], f'{split}_dataloader.dataset'):
+            if dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
+                continue
+            for path in _paths_of(dataset, key):
                 if not path.exists() or (path.is_dir() and not any(path.iterdir())):
                     raise FileNotFoundError(
                         f'the {split} data set needs {path}, which {"is empty" if path.exists() else "does not exist"}:'
@@ -64,15 +67,17 @@ def check_data(cfg: Config, *splits: str) -> None:
                     )
 
 
-def _iter_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; only those on a local disk."""
-    if 'dataset' in dataset:
-        yield from _iter_datasets(dataset['dataset'])
-    elif 'datasets' in dataset:
-        for inner in dataset['datasets']:
-            yield from _iter_datasets(inner)
-    elif not dataset.get('backend_args') and '://' not in str(dataset.get('data_root')):
-        yield dataset
+def _paths_of(dataset: Mapping, key: str) -> Iterator[Path]:
+    """The folders and the annotation file of a data set; raises ValueError for what is no path."""
+    root, prefixes, file = (dataset.get(name) or '' for name in ('data_root', 'data_prefix', 'ann_file'))
+    if not isinstance(prefixes, Mapping | str):
+        raise ValueError(f"{key}.data_prefix is {prefixes!r}: write dict(img='FOLDER') or the like")
+    found = {f'data_prefix.{name}': value for name, value in prefixes.items()} if isinstance(prefixes, Mapping) else {}
+    for name, value in {'data_root': root, **found, 'ann_file': file}.items():
+        if not isinstance(value, str | os.PathLike | None):
+            raise ValueError(f'{key}.{name} is {value!r}: write a path')
+        if value is not None and name != 'data_root' and (value or name != 'ann_file'):
+            yield Path(root) / value
 
 
 def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads: bool = True) -> dict[str, dict]:
@@ -102,12 +107,13 @@ def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads
     if cfg.get('resume') and not start:
         start = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
     wanted = [(model, start, None)] if start else []
-    for part in (model, model.get('backbone') or {}) if for_training else ():
-        init_cfg = part.get('init_cfg') or []
+    for part in (model, model.get('backbone')) if for_training else ():
+        init_cfg = (part.get('init_cfg') or []) if isinstance(part, Mapping) else []
         wanted += [
             (part, init['checkpoint'], init.get('prefix'))
             for init in ([init_cfg] if isinstance(init_cfg, dict) else init_cfg)
-            if init.get('type') == 'Pretrained' and not (start and names_imagenet(init))
+            if isinstance(init, Mapping) and init.get('type') == 'Pretrained' and init.get('checkpoint')
+            if not (start and names_imagenet(init))
         ]
     found = {}
     for part, path, prefix in wanted:

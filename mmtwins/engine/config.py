@@ -1,19 +1,15 @@
 """Read a config file and apply the options of a command line."""
 
-import difflib
 import importlib.util
-import inspect
 import os
-import re
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import build_from_cfg
 
 from ..installing import how_to_install
+from .config_files import check_files, explain_reading
+from .config_sections import check_sections
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
 
@@ -36,29 +32,16 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ImportError: The config needs a library that is not installed.
         ValueError: The file is no config, or an option does not fit it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist: give a path such as configs/ade20k/NAME.py')
-    options = dict(options or {})
+    files = check_files(path)
     try:
         cfg = Config.fromfile(path)
-        if 'data_root' in options:
-            options['data_root'] = os.path.expanduser(str(options['data_root'])).rstrip('/') or '/'
-            old = str(cfg.get('data_root') or '').rstrip('/')
-            if old:
-                _replace_root(cfg._cfg_dict, old, options['data_root'])
-        _drop_own_scope(cfg._cfg_dict)
-        cfg.merge_from_dict(options)
     except ImportError as error:
-        raise ImportError(f'{path}: {error}: {how_to_install("all")}') from error
-    except FileNotFoundError as error:
-        if '.mim' in str(error):
-            raise FileNotFoundError(
-                f"{path}: _base_ = 'mmtwins::...' needs an installed package (pip install ., not editable); in a checkout, "
-                'write the path of the config'
-            ) from error
-        raise
-    except (TypeError, KeyError, SyntaxError) as error:
-        raise ValueError(f'{path} with the options {options}: {type(error).__name__}: {error}') from error
+        reason = str(error).partition(', the current sys.path')[0]  # the rest is a long list
+        raise ImportError(f'{path}: {reason}: {how_to_install("all")}') from error
+    except (Exception, SystemExit) as error:  # a config is code and may raise anything
+        raise ValueError(explain_reading(error, path, files)) from error
+    _apply(cfg, dict(options or {}), path)
+    check_sections(cfg, path)
     library = cfg.get('default_scope')
     if library in EXTRAS:
         missing = [name for name in (library, 'mmcv') if importlib.util.find_spec(name) is None]
@@ -71,48 +54,20 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
-def explain_config_error(error: BaseException) -> str | None:
-    """Say in one line what is wrong with a config, if an error comes from building what it describes.
-
-    Args:
-        error: Raised while MMEngine built a Runner or a part of it.
-
-    Returns:
-        The line, with the arguments that the class takes; None for another error.
-    """
-    if not isinstance(error, TypeError | KeyError | AttributeError | AssertionError):
-        return None
-    built = [
-        frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is build_from_cfg.__code__
-    ]
-    if not built:
-        return None
-    kind, message = built[-1].get('obj_cls'), str(error.args[0] if error.args else error)
-    if kind is None:
-        return f'the config does not fit: {message}'
-    found = re.search(r"unexpected keyword argument '(\w+)'", message)
-    if found is None:
-        return f'the config of {kind.__name__} does not fit: {type(error).__name__}: {message}'
-    known = [name for name in _arguments_of(kind) if name not in ('self', 'runner', 'args', 'kwargs')]
-    close = difflib.get_close_matches(found[1], known, n=1)
-    remedy = f'do you mean {close[0]}?' if close else f'its arguments are {", ".join(known)}'
-    return f'the config of {kind.__name__} has {found[1]}, which it does not know: {remedy}'
-
-
-def _arguments_of(kind: Any) -> list[str]:
-    """The arguments of a class and of those that it hands its other arguments to, or of a function."""
-    makers = (
-        [vars(base)['__init__'] for base in kind.__mro__ if '__init__' in vars(base)]
-        if isinstance(kind, type)
-        else [kind]
-    )
-    found: dict[str, None] = {}
-    for maker in makers:
-        parameters = inspect.signature(maker).parameters
-        found.update(dict.fromkeys(parameters))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
-    return list(found)
+def _apply(cfg: Config, options: dict[str, Any], path: str) -> None:
+    """Apply the options of a command line to a config, in place."""
+    if 'data_root' in options:
+        options['data_root'] = os.path.expanduser(str(options['data_root'])).rstrip('/') or '/'
+        old = str(cfg.get('data_root') or '').rstrip('/')
+        if old:
+            _replace_root(cfg._cfg_dict, old, options['data_root'])
+    _drop_own_scope(cfg._cfg_dict)
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:  # MMEngine raises several kinds
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        given = ' '.join(f'{name}={value}' for name, value in options.items())
+        raise ValueError(f'--cfg-options {given}: they do not fit {path}: {message}: correct the names') from error
 
 
 def _drop_own_scope(container: dict | list | tuple) -> None:

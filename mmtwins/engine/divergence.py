@@ -82,10 +82,10 @@ class StopOnDivergenceHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Look at the loss, and end the run if it is time."""
-        loss = _loss_of(outputs or {})
+        loss = loss_of(outputs or {})
         is_bad = torch.tensor(int(not torch.isfinite(loss).all()))
         if is_bad and self._first is None:
-            files = list(_iter_files(data_batch))
+            files = list(iter_files(data_batch))
             self._first = (runner.iter + 1, files, float(loss.flatten()[0]))
         all_reduce(is_bad, 'max')
         if not is_bad:
@@ -141,7 +141,7 @@ class StopOnDivergenceHook(Hook):
             )
 
 
-def _loss_of(outputs: Mapping[str, Any]) -> Tensor:
+def loss_of(outputs: Mapping[str, Any]) -> Tensor:
     """The loss among what a training step logs; their sum if it has no name."""
     if 'loss' in outputs:
         return torch.as_tensor(outputs['loss'])
@@ -149,15 +149,15 @@ def _loss_of(outputs: Mapping[str, Any]) -> Tensor:
     return torch.stack(losses).sum() if losses else torch.zeros(())
 
 
-def _iter_files(batch: Any) -> Iterator[str]:
+def iter_files(batch: Any) -> Iterator[str]:
     """The image files that a batch was loaded from, as MMSegmentation and MMDetection note them in its samples."""
     if isinstance(batch, Mapping):
         paths = batch.get('img_path', [])
         yield from [paths] if isinstance(paths, str) else map(str, paths)
         for value in batch.values():
-            yield from _iter_files(value)
+            yield from iter_files(value)
     elif isinstance(getattr(batch, 'img_path', None), str):
         yield batch.img_path
     elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         for value in batch:
-            yield from _iter_files(value)
+            yield from iter_files(value)

@@ -1,7 +1,9 @@
 """Hooks that the configs and tools put into MMEngine's Runner."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
@@ -58,6 +60,45 @@ class FitCheckpointHook(Hook):
         log_fit(fit)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Images of a step of the optimizer, and the number that the learning rate of a config is for.
+
+    Args:
+        processes: GPUs, or processes on CPUs.
+        images: That one process loads for an iteration.
+        accumulated: Iterations of gradient accumulation.
+        expected: ``auto_scale_lr.base_batch_size``; 0 if the config has none.
+        is_scaled: Whether MMEngine scales the learning rate.
+    """
+
+    processes: int
+    images: int
+    accumulated: int
+    expected: int
+    is_scaled: bool
+
+    @classmethod
+    def of(cls, cfg: Config, processes: int) -> 'Batch':
+        """That of a config, on so many processes; raises ValueError if ``base_batch_size`` is no number."""
+        loader, scaling = cfg.train_dataloader, cfg.get('auto_scale_lr') or {}
+        images = loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1
+        accumulated, expected = cfg.optim_wrapper.get('accumulative_counts', 1), scaling.get('base_batch_size') or 0
+        if not isinstance(expected, int):
+            raise ValueError(f'auto_scale_lr.base_batch_size is {expected!r}: write the number of images of a step')
+        return cls(processes, images, accumulated, expected, bool(scaling.get('enable')))
+
+    @property
+    def total(self) -> int:
+        """Images of a step."""
+        return self.processes * self.images * self.accumulated
+
+    @property
+    def fits(self) -> bool:
+        """Whether the learning rate is for this batch, as far as it is known."""
+        return self.expected in (0, self.total)
+
+
 @HOOKS.register_module()
 class CheckBatchSizeHook(Hook):
     """Log a warning at the start of training if nothing scales a learning rate that is for another number of images.
@@ -67,19 +108,14 @@ class CheckBatchSizeHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        scaling = runner.cfg.get('auto_scale_lr') or {}
-        expected = scaling.get('base_batch_size')
-        loader = runner.cfg.train_dataloader
-        images = loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1
-        accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
-        total = runner.world_size * images * accumulated
-        if expected is None or scaling.get('enable') or total == expected:
+        batch = Batch.of(runner.cfg, runner.world_size)
+        if batch.fits or batch.is_scaled:
             return
-        accumulation = f' x {accumulated} accumulated iterations' if accumulated > 1 else ''
+        accumulation = f' x {batch.accumulated} accumulated iterations' if batch.accumulated > 1 else ''
         runner.logger.warning(
-            f'{runner.world_size} GPU(s) x {images} image(s){accumulation} = {total} a step, but the learning rate is for '
-            f'{expected} (auto_scale_lr.base_batch_size). Scale it by {total / expected:g}: with --auto-scale-lr, or with '
-            '--cfg-options auto_scale_lr.enable=True'
+            f'{batch.processes} GPU(s) x {batch.images} image(s){accumulation} = {batch.total} a step, but the learning rate '
+            f'is for {batch.expected} (auto_scale_lr.base_batch_size). Scale it by {batch.total / batch.expected:g}: with '
+            '--auto-scale-lr, or with --cfg-options auto_scale_lr.enable=True'
         )
 
 

@@ -8,7 +8,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..weights.loading import keep_for_next_read
+from .building import naming_config
 from .checkpoint_hook import SafeCheckpointHook
+from .config_sections import check_together
 from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
@@ -38,15 +40,20 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
 
     Returns:
         The Runner.
+
+    Raises:
+        ValueError: Something that the config describes cannot be built.
     """
     keep_for_next_read(checkpoints or {})
     prepare_processes(cfg)
+    check_together(cfg)
     save_safely(cfg)
     if cfg.get('runner_type') == 'FlexibleRunner':
         cfg.env_cfg = cfg.get('env_cfg') or {}
         if cfg.get('load_from'):
             drop_imagenet(cfg)  # which it would load before our hook can tell it not to
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with naming_config(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for kind in OURS:  # for configs that do not have them
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())

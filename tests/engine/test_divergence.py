@@ -136,17 +136,17 @@ def test_the_loss_among_the_outputs(outputs: dict | None, is_finite: bool) -> No
 
 def test_files_of_a_batch_in_the_layouts_of_both_libraries() -> None:
     sample = SimpleNamespace(img_path='a.jpg')
-    assert list(divergence._iter_files(dict(inputs=[torch.zeros(1)], data_samples=[sample, sample]))) == [
+    assert list(divergence.iter_files(dict(inputs=[torch.zeros(1)], data_samples=[sample, sample]))) == [
         'a.jpg',
         'a.jpg',
     ]
     assert list(
-        divergence._iter_files([dict(img_path='b.jpg'), dict(x=('c', b'd', SimpleNamespace(img_path='e.jpg')))])
+        divergence.iter_files([dict(img_path='b.jpg'), dict(x=('c', b'd', SimpleNamespace(img_path='e.jpg')))])
     ) == [
         'b.jpg',
         'e.jpg',
     ]
-    assert list(divergence._iter_files(torch.zeros(2))) == []
+    assert list(divergence.iter_files(torch.zeros(2))) == []
 
 
 def test_a_patience_of_none_is_refused() -> None:

@@ -58,6 +58,8 @@ def test_another_batch_than_the_recipes_is_warned_of_with_the_remedy(caplog: pyt
     assert warnings_of(caplog, 1, **{'optim_wrapper.accumulative_counts': 4}) == []
     assert warnings_of(caplog, 1, **{'auto_scale_lr.enable': True}) == []
     assert warnings_of(caplog, 1, **{'auto_scale_lr': None}) == []
+    with pytest.raises(ValueError, match=r"auto_scale_lr\.base_batch_size is '16 images': write the number"):
+        warnings_of(caplog, 1, **{'auto_scale_lr.base_batch_size': '16 images'})
 
 
 @pytest.mark.parametrize('names', [[], ['a'], ['a', 'b', 'a']])

@@ -139,6 +139,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     assert 'mmsegmentation==1.2.2' in required['seg']
     # The recipes fetch their starting weights from there.
     assert any(line.startswith('huggingface_hub>=') for line in required[''])
+    assert 'pydantic>=2.10' in required['seg'] & required['det']  # the checks of data
     text = (ROOT / 'mmtwins' / '__init__.py').read_text()
     assert f"__version__ = '{metadata['Version']}'" in text
     assert metadata['License'] == 'Apache-2.0'

@@ -1,0 +1,345 @@
+"""Label images: there, single numbers, of the size of their image, with values that are classes of the config."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mmengine.fileio import list_dir_or_file
+
+from .data_sources import Source
+from .files import file_problem, folder_problem
+from .findings import Findings
+from .images import Decoder, ImageFact, ImageTable, check_existence, inspect_image, report_facts
+from .passes import Pass
+
+CHANNELS = {
+    'LA': 2,
+    'La': 2,
+    'PA': 2,
+    'RGB': 3,
+    'YCbCr': 3,
+    'LAB': 3,
+    'HSV': 3,
+    'RGBA': 4,
+    'RGBa': 4,
+    'RGBX': 4,
+    'CMYK': 4,
+}
+
+
+@dataclass(frozen=True)
+class LabelFact:
+    """What a label image holds.
+
+    Attributes:
+        size: Height and width, in pixels.
+        values: Its different values.
+        counts: Pixels of each value.
+        problem: Why it cannot be used, empty if it can.
+        is_coloured: Whether it holds colours instead of numbers.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    values: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+    problem: str = ''
+    is_coloured: bool = False
+
+
+@dataclass
+class LabelTable:
+    """The label images of a data set.
+
+    Attributes:
+        classes: The config's classes, or those of the data set's own numbering where the config takes some of them.
+        first: Value of the first class: 1 with ``reduce_zero_label``, else 0.
+        ignored: The value that stands for no class, for losses and metrics.
+        images: See :class:`mmtwins.datasets.images.ImageTable`.
+        paths: Of the label images, in the order of the images.
+        facts: Of those that were looked at, by index.
+    """
+
+    classes: tuple[str, ...]
+    first: int
+    ignored: int
+    images: ImageTable
+    paths: Sequence[str]
+    facts: dict[int, LabelFact] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Value of the last class."""
+        return len(self.classes) - 1 + self.first
+
+    def pixels(self) -> Counter[int]:
+        """Pixels of each value in all label images that were looked at."""
+        found: Counter[int] = Counter()
+        for fact in self.facts.values():
+            found.update(dict(zip(fact.values, fact.counts)))
+        return found
+
+    def images_with(self) -> Counter[int]:
+        """Label images that have each value."""
+        return Counter(value for fact in self.facts.values() for value in fact.values)
+
+
+def inspect_labels(path: str, backend: str = 'pillow') -> LabelFact:
+    """Read a label image as MMSegmentation does, but without cutting its values down to eight bits.
+
+    Args:
+        path: Of the label image.
+        backend: Of ``mmcv.imfrombytes``.
+
+    Returns:
+        What it holds.
+    """
+    import mmcv
+    from PIL import Image
+
+    if problem := file_problem(path):
+        return LabelFact(problem=problem)
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as header:
+            mode = header.mode
+        labels = np.asarray(mmcv.imfrombytes(content, flag='unchanged', backend=backend))
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return LabelFact(problem=f'cannot be decoded ({reason[0]})')
+    channels = CHANNELS.get(mode, 1 if labels.ndim == 2 else labels.shape[-1])
+    if channels > 1:
+        equal = labels.ndim == 3 and channels == 3 and (labels == labels[..., :1]).all()
+        return LabelFact(
+            labels.shape[:2], problem=f'has {channels} channels{", all equal" if equal else ""}', is_coloured=True
+        )
+    if labels.dtype.kind == 'f':
+        return LabelFact(labels.shape[:2], problem='holds decimal numbers')
+    values, counts = np.unique(labels, return_counts=True)
+    return LabelFact(labels.shape[:2], tuple(values.astype(int).tolist()), tuple(counts.tolist()))
+
+
+def check_labels(source: Source, findings: Findings, options: Pass) -> LabelTable | None:
+    """Check images and label images of a data set.
+
+    Args:
+        source: Of kind ``'labels'``.
+        findings: Gets what is wrong.
+        options: How much to look at.
+
+    Returns:
+        What they hold; None if there is nothing to look at.
+    """
+    pairs = _list_pairs(source, findings)
+    if pairs is None:
+        return None
+    images, labels = pairs
+    table = _make_table(source, images, labels, findings)
+    if table is None:
+        return None
+    where = source.image_folder
+    there = set(check_existence(images, where, 'images', findings, Pass()))
+    label_folder = source.dataset.data_prefix.get('seg_map_path') or where
+    both = there & set(check_existence(labels, label_folder, 'labels', findings, Pass()))
+    chosen = options.choose(sorted(both))
+    decoder = Decoder.of(source.steps)
+    backend = source.steps.get('LoadAnnotations', {}).get('imdecode_backend') or 'pillow'
+
+    def inspect(index: int) -> tuple[ImageFact, LabelFact]:
+        return inspect_image(images[index], decoder, not options.fast), inspect_labels(labels[index], backend)
+
+    _inspect_all(table, inspect, chosen, options)
+    if options.fast and _seems_offset(table):  # a rare last class may have been missed
+        _inspect_all(table, inspect, sorted(both - set(chosen)), options)
+    report_facts({images[i]: fact for i, fact in table.images.facts.items()}, where, findings)
+    _report_files(table, label_folder, findings)
+    _report_values(table, source, label_folder, findings)
+    return table
+
+
+def _inspect_all(table: LabelTable, inspect: Any, indices: list[int], options: Pass) -> None:
+    for index, outcome in zip(indices, options.run(inspect, indices, 'images and labels')):
+        image, label = outcome.value or (ImageFact(problem=outcome.failure), LabelFact(problem=outcome.failure))
+        table.images.facts[index], table.facts[index] = image, label
+
+
+def _list_pairs(source: Source, findings: Findings) -> tuple[list[str], list[str]] | None:
+    """All images and label images as the data set itself lists them."""
+    dataset = source.dataset
+    folders = [source.image_folder, dataset.data_prefix.get('seg_map_path')]
+    if not folders[1]:
+        text = f'{source.key}.data_prefix names no folder of label images'
+        remedy = "Write data_prefix=dict(img_path='images/train', seg_map_path='labels/train')"
+        findings.add('label-file', source.key, text, remedy, is_error=source.splits != ('test',))
+        return None
+    for folder in folders:
+        if problem := folder_problem(folder):
+            remedy = 'Put the data there, or correct data_root and data_prefix in the config'
+            findings.add('folder', folder, f'the folder {problem}', remedy)
+            return None
+    if dataset.ann_file and (problem := file_problem(dataset.ann_file)) and problem != 'is a folder':
+        findings.add('file', dataset.ann_file, f'the list of images {problem}', 'Correct ann_file in the config')
+        return None
+    try:
+        listed = dataset.load_data_list()
+    except Exception as error:
+        text = f'the images cannot be listed: {error}'
+        findings.add('folder', dataset.ann_file or folders[0], text, 'Correct ann_file and data_prefix in the config')
+        return None
+    if not listed:
+        text, remedy = _why_none(source)
+        findings.add('folder', folders[0], text, remedy)
+        return None
+    if not dataset.ann_file:
+        suffix = dataset.seg_map_suffix
+        found = list_dir_or_file(folders[1], list_dir=False, suffix=suffix, recursive=True)
+        alone = sorted({os.path.join(folders[1], name) for name in found} - {one['seg_map_path'] for one in listed})
+        if alone:
+            text = f'{len(alone):,} label images have no image that ends in {dataset.img_suffix}, and are left out'
+            findings.add('label-alone', folders[1], text, 'Look for the images', is_error=False, cases=alone)
+    return [one['img_path'] for one in listed], [one['seg_map_path'] for one in listed]
+
+
+def _why_none(source: Source) -> tuple[str, str]:
+    """What a folder holds instead of images with the right suffix."""
+    suffix = source.dataset.img_suffix
+    names = list_dir_or_file(source.image_folder, list_dir=False, recursive=True)
+    others = Counter('.' + name.rpartition('.')[2] for name in names)
+    found = ', '.join(f'{number:,} {name}' for name, number in others.most_common(3)) or 'no files'
+    best = others.most_common(1)[0][0] if others else '.png'
+    return (
+        f'it has no image that ends in {suffix}, but {found}',
+        f'Write img_suffix={best!r} for the data set if that is it',
+    )
+
+
+def _make_table(source: Source, images: list[str], labels: list[str], findings: Findings) -> LabelTable | None:
+    dataset = source.dataset
+    own = getattr(type(dataset), 'METAINFO', {}).get('classes') if dataset.label_map else None
+    classes = tuple(own or source.classes)
+    if not classes:
+        given = dataset.metainfo.get('classes')
+        text = f'{source.key}.metainfo.classes is {given!r}, not a tuple of names'
+        remedy = (
+            "Write metainfo=dict(classes=('a', 'b')) for the data set, in the order of the values in the label images"
+        )
+        findings.add('classes', source.image_folder, text, remedy)
+        return None
+    first = int(bool(dataset.reduce_zero_label))
+    step = source.steps.get('CheckLabels')
+    if step and step.get('num_classes') != len(classes):
+        text = f'CheckLabels has num_classes={step.get("num_classes")} for {len(classes)} classes'
+        findings.add('classes', source.key, text, f'Write num_classes={len(classes)} there')
+    return LabelTable(classes, first, source.ignore_index, ImageTable(images), labels)
+
+
+def _report_files(table: LabelTable, where: str, findings: Findings) -> None:
+    number = len(table.facts)
+    for is_coloured, code, text, remedy in (
+        (False, 'label-unreadable', 'cannot be read', 'Copy or convert them again, or remove them with their images'),
+        (
+            True,
+            'label-mode',
+            'are no label images, which have one channel',
+            'Convert each colour to the number of its class',
+        ),
+    ):
+        wrong = {
+            table.paths[i]: fact.problem
+            for i, fact in table.facts.items()
+            if fact.problem and fact.is_coloured == is_coloured
+        }
+        if wrong:
+            cases = [f'{path} {problem}' for path, problem in wrong.items()]
+            findings.add(code, where, f'{len(wrong):,} of {number:,} label images {text}', remedy, cases=cases)
+    other = {
+        i: fact
+        for i, fact in table.facts.items()
+        if not fact.problem and not table.images.facts[i].problem and fact.size != table.images.facts[i].size
+    }
+    if other:
+        turned = sum(fact.size == table.images.facts[i].size[::-1] for i, fact in other.items())
+        hint = f' ({turned:,} would fit if turned; mind the EXIF orientation of the images)' if turned else ''
+        text = f'{len(other):,} of {number:,} label images have another size than their image{hint}'
+        cases = [
+            f'{table.paths[i]}: {fact.size[1]} x {fact.size[0]}, not '
+            f'{table.images.facts[i].size[1]} x {table.images.facts[i].size[0]}'
+            for i, fact in other.items()
+        ]
+        findings.add('label-size', where, text, 'Make them from the images again, or remove both', cases=cases)
+
+
+def _report_values(table: LabelTable, source: Source, where: str, findings: Findings) -> None:
+    allowed = {*range(table.first, table.last + 1), *([0] if table.first else [])}
+    allowed.add(table.ignored)
+    usable = {i: fact for i, fact in table.facts.items() if not fact.problem}
+    pixels = table.pixels()
+    wrong = {
+        i: value
+        for i, fact in usable.items()
+        if (value := next((v for v in fact.values if v not in allowed), None)) is not None
+    }
+    if wrong:
+        values = sorted({value for value in pixels if value not in allowed})
+        shown = ', '.join(map(str, values[:10])) + (' ...' if len(values) > 10 else '')
+        text = (
+            f'{len(wrong):,} of {len(usable):,} label images have values that are no class: {shown}; with '
+            f'{len(table.classes)} classes they go from {table.first} to {table.last}{", and 0 is other" if table.first else ""}'
+        )
+        cases = [f'{table.paths[i]} has {value}' for i, value in wrong.items()]
+        findings.add('label-value', where, text, _value_remedy(table, pixels, values), cases=cases)
+    found = {value for value in pixels if table.first <= value <= table.last and value != table.ignored}
+    nothing = [table.paths[i] for i, fact in usable.items() if not set(fact.values) & found]
+    if usable and not found and not wrong:
+        text = 'no pixel has a class, all are ignored'
+        remedy = 'Correct the label images or reduce_zero_label'
+        findings.add('no-label', where, text, remedy, cases=nothing, is_error=source.splits != ('test',))
+        return
+    if nothing and not wrong:
+        text = f'{len(nothing):,} of {len(usable):,} label images have no pixel of a class'
+        findings.add('label-empty', where, text, 'Remove them if that is wrong', cases=nothing, is_error=False)
+    if wrong or not usable:
+        return
+    step = source.steps.get('CheckLabels')
+    if step and step.get('ignore_label') is None and pixels.get(table.ignored) and table.ignored > table.last:
+        text = f'{pixels[table.ignored] / sum(pixels.values()):.1%} of the pixels are {table.ignored}, and of no class'
+        remedy = f'Write ignore_label={table.ignored} for CheckLabels if that is meant'
+        cases = [table.paths[i] for i, fact in usable.items() if table.ignored in fact.values]
+        findings.add('label-ignored', where, text, remedy, is_error=False, cases=cases)
+    empty = [name for value, name in enumerate(table.classes, table.first) if value not in found]
+    if len(found) == 1 and len(table.classes) > 1:
+        only = table.classes[next(iter(found)) - table.first]
+        text = f'all pixels that count are of one class, {only!r}'
+        hint = f'; {table.ignored} stands for no class' if pixels.get(table.ignored) else ''
+        findings.add('one-class', where, text, f'Correct the values in the label images{hint}.', count=len(usable))
+    elif _seems_offset(table):
+        text = (
+            f'the values 0 to {table.last - 1} occur and {table.last}, the last class, never does: the classes seem to begin '
+            'with 0, but with reduce_zero_label=True 0 is ignored and they begin with 1'
+        )
+        findings.add(
+            'label-offset', where, text, 'Set reduce_zero_label=False, or correct the label images.', count=len(usable)
+        )
+    elif empty and source.is_training:
+        text = f'{len(empty)} of {len(table.classes)} classes have no pixel'
+        findings.add('class-empty', where, text, 'Expect nothing for these classes', is_error=False, cases=empty)
+
+
+def _seems_offset(table: LabelTable) -> bool:
+    """Whether values are one too small for ``reduce_zero_label``: all from 0 on are there but the last."""
+    found = set(table.pixels()) - {table.ignored}
+    return table.first == 1 and len(table.classes) > 1 and found == set(range(table.last))
+
+
+def _value_remedy(table: LabelTable, pixels: Counter[int], wrong: list[int]) -> str:
+    if wrong == [table.last + 1] and not table.first and not pixels.get(0):
+        return 'The classes seem to begin with 1: subtract 1 from all values, or name the class 0'
+    if wrong == [table.last + 1] and not table.first:
+        return (
+            'If 0 means no class and classes begin with 1, set reduce_zero_label=True; otherwise add the missing class'
+        )
+    return f'Correct the values or the classes of the config; pixels of no class are {table.ignored}'

@@ -1,0 +1,120 @@
+"""A short block before the first iteration: what a training starts from, its batch, classes, disk, and how to resume it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..datasets.data_report import Report
+from .checkpoint_room import measure_room
+from .hooks import CheckBatchSizeHook
+from .model import build_on_meta
+from .preflight_lines import (
+    Line,
+    describe_batch,
+    describe_classes,
+    describe_disk,
+    describe_results,
+    describe_resume,
+)
+from .starting_weights import describe_weights
+
+RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}  # by launcher
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before the processes of a training meet.
+
+    Args:
+        weights: What the backbone starts from.
+        classes: Those found in the data.
+        disk: Room for checkpoints.
+        results: Where they go.
+        resume: How to.
+    """
+
+    weights: Line
+    classes: Line
+    disk: Line
+    results: Line
+    resume: Line
+
+    def block(self, batch: Line) -> str:
+        """The text, with the line on the batch, that needs the number of processes."""
+        lines = (self.weights, batch, self.classes, self.disk, self.results, self.resume)
+        rows = [f'{"!" if line.is_loud else " "} {line.subject:8} {line.text}' for line in lines]
+        return '\n'.join(['Before the first iteration:', *rows])
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the process that checks and prints, asked before the processes know each other."""
+    return int(os.environ.get(RANKS.get(launcher, ''), 0)) == 0
+
+
+def look_ahead(
+    cfg: Config,
+    checkpoints: Mapping[str, dict],
+    report: Report,
+    from_scratch: bool = False,
+    recipe: str | None = None,
+) -> Preflight:
+    """Find out what a training will do, before anything is written.
+
+    Args:
+        cfg: The whole config, with ``work_dir``; ``load_from`` names the checkpoint to resume, if ``resume`` is True.
+        checkpoints: What :func:`mmtwins.engine.checks.check_checkpoints` returned.
+        report: What :func:`mmtwins.datasets.checking.check_before_training` returned.
+        from_scratch: Whether random weights are asked for.
+        recipe: Name of the published run that the config repeats.
+
+    Returns:
+        All lines but that on the batch.
+
+    Raises:
+        ValueError: The disk has no room for a checkpoint.
+    """
+    model = build_on_meta(cfg)
+    meta = (checkpoints.get(cfg.get('load_from') or '') or {}).get('meta', {}) if cfg.get('resume') else {}
+    has_epochs = bool((cfg.get('train_cfg') or {}).get('max_epochs'))
+    room = measure_room(cfg, model, meta.get('epoch' if has_epochs else 'iter', 0))
+    return Preflight(
+        describe_weights(cfg, model, checkpoints, from_scratch, recipe),
+        describe_classes(cfg, report),
+        describe_disk(room),
+        describe_results(cfg, room),
+        describe_resume(cfg),
+    )
+
+
+class PreflightHook(Hook):
+    """Logs the block when everything is built and loaded, on the first process."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, preflight: Preflight) -> None:
+        self.preflight = preflight
+
+    def before_train(self, runner: Runner) -> None:
+        """Log it."""
+        if is_main_process():
+            batch = describe_batch(runner.cfg, runner.world_size)
+            block = self.preflight.block(batch)
+            runner.logger.log(logging.WARNING if '\n! ' in block else logging.INFO, block)
+
+
+def announce(runner: Runner, preflight: Preflight | None) -> None:
+    """Let a Runner log the block before its first iteration, instead of the warning about the batch alone.
+
+    Args:
+        runner: Not yet started.
+        preflight: None on all processes but the first.
+    """
+    runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, CheckBatchSizeHook)]
+    if preflight is not None:
+        runner.register_hook(PreflightHook(preflight))
