@@ -176,10 +176,11 @@ def _find(config: Any, wanted: Mapping, key: str = '') -> str:
         nonlocal best, best_score
         if isinstance(part, Mapping):
             same = sum(
-                name in part and _equal(part[name], value) for name, value in wanted.items() if name != '_scope_'
+                name in wanted and _equal(wanted[name], value) for name, value in part.items() if name != '_scope_'
             )
+            is_renamed = same == len(part) - 1 > 0  # a loop, which we replace by one of ours
             score = 2 * same - len(part)
-            if part.get('type') == wanted.get('type') and score > best_score:
+            if (part.get('type') == wanted.get('type') or is_renamed) and score > best_score:
                 best, best_score = key, score
             for name, value in part.items():
                 search(value, f'{key}.{name}' if key else str(name))

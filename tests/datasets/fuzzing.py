@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import importlib
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import runpy
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,15 @@ import torch
 from coco_mutations import BYTE_MUTATIONS, JSON_MUTATIONS, encode
 from config_mutations import TEXTS, write_text_mutation, write_value_mutation
 from file_mutations import FILE_MUTATIONS, IMAGE_MUTATIONS, LABEL_MUTATIONS
-from mmengine.config import Config
+from mmengine.config import Config, config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.runner import runner
+from PIL import Image
 
 from mmtwins.datasets import passes, trial
 from mmtwins.datasets.checking import check_datasets, report_on
-from mmtwins.datasets.isolation import Outcome, run_isolated
+from mmtwins.datasets.isolation import Outcome, map_isolated
 from mmtwins.datasets.passes import Pass
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model
@@ -122,26 +125,36 @@ class Fuzzer:
     def __init__(self, data: Path, scratch: Path) -> None:
         self.data, self.scratch = data, scratch
         torch.manual_seed(0)
-        self.models = {}
+        self.configs, self.models = {}, {}
         for library in ('coco', 'boxes', 'ade'):
-            cfg = load_config(str(data / f'{library}.py'))
-            check_datasets(cfg)  # imports everything
-            self.models[library] = build_model(cfg)
+            root = 'ade' if library == 'ade' else 'coco'  # relative: a child works in the folder of its case
+            self.configs[library] = load_config(str(data / f'{library}.py'), dict(data_root=root))
+            check_datasets(load_config(str(data / f'{library}.py')))  # imports everything
+            self.models[library] = build_model(self.configs[library])
+        Image.preinit()
+        torch.optim.AdamW([torch.zeros(1)])  # imports PyTorch's compiler
+        importlib.import_module('torch.onnx')  # as Mask R-CNN does
         gc.collect()
         gc.freeze()
 
-    def run(self, case: Case) -> tuple[str, str, str]:
-        """What a person would call the data, what became of them, and in which words.
+    def run(self, cases: Iterable[Case]) -> Iterator[tuple[Case, str, str, str]]:
+        """Run cases; those that train with ``tools/train.py`` in a child each, all others in one as long as it lives.
 
-        The second is ``'error'`` (refused, in sentences), ``'passed'`` (trained and evaluated) or ``'fault'`` (refused
-        without a sentence, or passed and failed later).
+        Yields:
+            The case, what a person would call the data, what became of them, and in which words. The third is ``'error'``
+            (refused, in sentences), ``'passed'`` (trained and evaluated) or ``'fault'`` (refused without a sentence, or
+            passed and failed later).
         """
-        folder = self.scratch / str(case.seed)
-        outcome = run_isolated(lambda _: self._run(case, folder), None, SECONDS)
-        shutil.rmtree(folder, ignore_errors=True)
-        return outcome.value or ('any', 'fault', outcome.failure)
+        groups: dict[int, list[Case]] = {}
+        for case in cases:
+            groups.setdefault(case.seed if case.kind == 'value' else -1, []).append(case)
+        for group in groups.values():
+            for index, outcome in map_isolated(self._run, group, workers=1, seconds=SECONDS):
+                shutil.rmtree(self.scratch / str(group[index].seed), ignore_errors=True)
+                yield group[index], *(outcome.value or ('any', 'fault', outcome.failure))
 
-    def _run(self, case: Case, folder: Path) -> tuple[str, str, str]:
+    def _run(self, case: Case) -> tuple[str, str, str]:
+        folder = self.scratch / str(case.seed)
         if case.kind in ('text', 'value'):
             return self._run_config(case, folder)
         passes.map_isolated = _map_here  # one process is enough to be safe in
@@ -151,8 +164,7 @@ class Fuzzer:
         expected = mutate(case, folder)
         os.chdir(folder)
         try:
-            options = dict(data_root=str(folder / name))
-            cfg = load_config(str(self.data / f'{case.library}.py'), options)
+            cfg = self.configs[case.library]
             report = report_on(check_datasets(cfg, options=Pass()))
         except (ValueError, OSError, ImportError) as error:
             return expected, 'error', f'error: {error}'
@@ -178,6 +190,8 @@ class Fuzzer:
             path, what = write_value_mutation(cfg, random.Random(case.seed), folder)
         os.chdir(folder)
         os.environ['XDG_CACHE_HOME'] = str(folder)
+        runner.collect_env = dict  # compilers and the like, for the log
+        config.FormatCode = lambda text, **_: (text, False)  # yapf, for the log
         sys.argv = ['train.py', str(path), '--work-dir', str(folder / 'work')]
         expected = 'wrong' if case.kind == 'text' else 'any'
         try:
@@ -198,7 +212,7 @@ class Fuzzer:
         return expected, 'passed', what
 
     def _use(self, cfg: Config, library: str) -> None:
-        """One step on every batch of the data, and an evaluation of all of it."""
+        """A loss of all data that a training gets, and an evaluation of all data."""
         model = self.models[library]
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             for split in ('train', 'val'):
@@ -208,18 +222,17 @@ class Fuzzer:
                 assert samples
                 if split == 'train':
                     model.train()
-                    for start in range(0, len(samples) - 1, 4):
-                        batch = model.data_preprocessor(pseudo_collate(samples[start : start + 4]), True)
-                        losses, _ = model.parse_losses(model(**batch, mode='loss'))
-                        assert torch.isfinite(losses), 'the loss is not finite'
+                    batch = model.data_preprocessor(pseudo_collate(samples), True)
+                    losses, _ = model.parse_losses(model(**batch, mode='loss'))
+                    assert torch.isfinite(losses), 'the loss is not finite'
                     continue
                 model.eval()
                 metric = METRICS.build(copy.deepcopy(cfg.val_evaluator))
                 metric.dataset_meta = dataset.metainfo
-                for sample in samples:
+                for batch in [[one] for one in samples] if library == 'ade' else [samples]:  # mmseg pads none in tests
                     with torch.no_grad():
-                        outputs = model.val_step(pseudo_collate([sample]))
-                    metric.process(sample, [one.to_dict() for one in outputs])
+                        outputs = model.val_step(pseudo_collate(batch))
+                    metric.process(batch, [one.to_dict() for one in outputs])
                 metric.evaluate(len(samples))
 
 

@@ -30,11 +30,15 @@ load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=T
 train_pipeline = [*load, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
 test_pipeline = [
     load[0],
-    dict(type='Resize', scale=(128, 128), keep_ratio=True),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
     load[1],
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-model = dict(roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)))
+model = dict(
+    roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=20)),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(max_per_img=10)),
+)
 val_evaluator = dict(ann_file={root!r} + '/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 """

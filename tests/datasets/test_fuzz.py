@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 FIRST, NUMBER = int(os.environ.get('FUZZ_FIRST', '0')), int(os.environ.get('FUZZ_CASES', '200'))
-BLOCK = 20  # cases of one test: a block is what processes of pytest-xdist share
+BLOCK = 50  # cases of one test: a block is what processes of pytest-xdist share
 
 
 @pytest.fixture(scope='module')
@@ -26,8 +26,7 @@ def test_mutations_end_in_a_sentence_or_are_harmless(first: int, fuzzer) -> None
     from fuzzing import draw_cases
 
     faults = []
-    for case in draw_cases(first, min(BLOCK, FIRST + NUMBER - first)):
-        expected, outcome, words = fuzzer.run(case)
+    for case, expected, outcome, words in fuzzer.run(draw_cases(first, min(BLOCK, FIRST + NUMBER - first))):
         is_right = {
             'wrong': outcome == 'error',
             'fine': outcome == 'passed',

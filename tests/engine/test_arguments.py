@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.registry import OPTIMIZERS
 
 from mmtwins.engine.arguments import (
     checkpoint_argument,
@@ -89,12 +87,6 @@ def test_a_full_disk_is_named() -> None:
     assert end.value.code == (
         'error: the disk of work/scalars.json is full (No space left on device): make room. Go on so.'
     )
-
-
-def test_a_config_that_does_not_fit_ends_in_one_line_even_if_no_other_error_does() -> None:
-    message = r'^error: the config of SGD has rate, .*: its arguments are params, lr'
-    with pytest.raises(SystemExit, match=message), readable_errors(OSError):
-        OPTIMIZERS.build(dict(type='SGD', params=[torch.zeros(1)], rate=1.0))
 
 
 @pytest.mark.parametrize(

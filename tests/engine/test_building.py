@@ -32,6 +32,11 @@ class BuildingWhole(BuildingPart):
         self.parts = [MODELS.build(one) for one in (part, *parts)]
 
 
+@MODELS.register_module()
+class BuildingOther(BuildingPart):
+    pass
+
+
 def make(**part: object) -> Config:
     content = dict(model=dict(type='BuildingWhole', size=1, part=dict(type='BuildingPart', size=2, **part)))
     return Config(content, filename=__file__)
@@ -76,6 +81,12 @@ def test_arguments_of_bases_and_places_in_lists() -> None:
         naming_config(cfg),
     ):
         MODELS.build(cfg.model)
+
+
+def test_a_part_whose_type_was_replaced_has_its_place() -> None:
+    cfg = make(kinds='b')
+    with pytest.raises(ConfigError, match=r'model\.part \(BuildingOther\) has no argument kinds'), naming_config(cfg):
+        MODELS.build({**cfg.model.part, 'type': 'BuildingOther'})
 
 
 def test_errors_from_elsewhere() -> None:

@@ -446,20 +446,20 @@ def test_a_second_training_in_a_work_directory_is_refused(toy_data: Path, call_t
         (
             {'train_cfg.max_iter': 3},
             1,
-            'IterBasedTrainLoop has max_iter, which it does not know: do you mean max_iters?',
+            'IterBasedTrainLoop) has no argument max_iter: do you mean max_iters?',
         ),
         (
             {'optim_wrapper.optimiser.lr': 3},
             1,
-            'OptimWrapper has optimiser, which it does not know: do you mean optimizer?',
+            'OptimWrapper) has no argument optimiser: do you mean optimizer?',
         ),
         (
             {'default_hooks.logger.intervall': 3},
             1,
-            'LoggerHook has intervall, which it does not know: do you mean interval?',
+            'LoggerHook) has no argument intervall: do you mean interval?',
         ),
-        ({'optim_wrapper': 'AdamW'}, 1, 'optim_wrapper=AdamW is no dict with an optimizer'),
-        ({'train_cfg.type': 'IterLoop'}, 1, 'IterLoop is not in the'),
+        ({'optim_wrapper': 'AdamW'}, 1, "optim_wrapper is 'AdamW': write optim_wrapper = dict(...)"),
+        ({'train_cfg.type': 'IterLoop'}, 1, "'IterLoop' is no loop of"),
         (None, 2, '--cfg-options optim_wrapper: give KEY=VALUE, such as optim_wrapper.type=NAME'),
     ],
 )
