@@ -1,6 +1,11 @@
 """Serve a local page for a trained model: drop an image, see the prediction, click a point, see what it attends to."""
 
 import argparse
+import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
 from mmtwins.inference.page import build_app, serve

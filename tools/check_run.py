@@ -4,8 +4,13 @@ Exit codes: 0 on track, 1 off track, 2 nothing to compare (no log, no record of 
 """
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.analysis.run_check import check_run
 from mmtwins.analysis.run_figures import draw_run
@@ -28,6 +33,8 @@ def main() -> None:
             report = check_run(read_run(args.work_dir, args.config))
             path = draw_run(report, args.out or Path(args.work_dir) / 'check_run.png')
     except SystemExit as error:
+        if isinstance(error.code, int):  # Ctrl-C
+            raise
         print(error, file=sys.stderr)
         sys.exit(2)
     for finding in report.findings:

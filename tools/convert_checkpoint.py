@@ -1,9 +1,14 @@
 """Convert a public Twins checkpoint between native names (the public code's), and those of timm, mmseg and mmpretrain."""
 
 import argparse
+import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from rich.console import Console
 from rich.table import Table

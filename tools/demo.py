@@ -4,9 +4,13 @@ Six to eight minutes on two CPU cores. Interrupted at any point, the same comman
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from rich.console import Console
 
@@ -31,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks to go on without the terminal
             signal.signal(number, stop)
     try:

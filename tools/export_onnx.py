@@ -1,6 +1,11 @@
 """Export a segmentor, or the backbone of any model, to ONNX, and check the file with ONNX Runtime."""
 
 import argparse
+import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, image_size, readable_errors
 from mmtwins.engine.config import load_config

@@ -68,6 +68,8 @@ class OptionAction(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except AssertionError as error:
             parser.error(f'{option_string}: {error}')
+        except RecursionError:  # how MMEngine reads a dict
+            parser.error(f'{option_string} {" ".join(values or ())}: give one value for each key, such as a.b=1 a.c=2')
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..weights.saving import first_not_finite, remove_partial_files, serialise, write_whole
+from .divergence import StopOnDivergenceHook
 from .ending import end_with_error
 from .fsdp import own_part
 from .saving import saving_together
@@ -62,6 +63,14 @@ class SafeCheckpointHook(CheckpointHook):
     best_ckpt_path: str | None
     _saved_iter = -1  # iterations that the newest checkpoint has seen
     _refused = ''  # why the last checkpoint was not written
+    _refused_since = 0  # the first iteration of which none was written for that reason
+
+    def __init__(self, interval: int = -1, **kwargs: Any) -> None:
+        super().__init__(interval, **kwargs)
+        if not isinstance(interval, int):
+            raise ValueError(f'the interval of checkpoints is {interval!r}: give a number of iterations or epochs')
+        for name in self.args:  # MMEngine would find out at the first checkpoint
+            raise TypeError(f"SafeCheckpointHook.__init__() got an unexpected keyword argument '{name}'")
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume, if the config asks for one without a name."""
@@ -96,6 +105,11 @@ class SafeCheckpointHook(CheckpointHook):
         if self.file_client_args is None and is_local:
             self.backend_args = dict(backend='whole-files')
         super().before_train(runner)
+        if is_main_process() and is_local:
+            try:
+                Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                end_with_error(runner, f'no folder {self.out_dir} can be made for checkpoints: {error.strerror}')
         self._storage = self.file_backend
         self._look_for_best_here()
         if is_main_process() and is_local:
@@ -183,6 +197,7 @@ class SafeCheckpointHook(CheckpointHook):
                     backend_args=self.backend_args,
                     **self.args,
                 )
+            newest = self.last_ckpt
             if is_main_process():
                 write_whole(Path(runner.work_dir) / 'last_checkpoint', str(self.last_ckpt).encode())
         except OSError as error:
@@ -193,6 +208,11 @@ class SafeCheckpointHook(CheckpointHook):
         """As MMEngine's, but the best one so far is removed last."""
         if not self.save_best or not self._may_save(runner, runner.iter):
             return
+        missing = [key for key in self.save_best if key != 'auto' and key not in metrics]
+        if missing:
+            end_with_error(
+                runner, f'save_best={missing[0]}: the validation gives {", ".join(metrics)}; name one of them'
+            )
         note = lambda path: self._remove_later(runner, os.path.basename(path))  # noqa: E731
         self.file_backend = _RemovesLater(self._storage, note)
         try:
@@ -236,8 +256,17 @@ class SafeCheckpointHook(CheckpointHook):
                 f'no checkpoint is written after iteration {iteration}, because {name} holds numbers that are not finite: '
                 f'{newest}'
             )
+            self._end_if_refused_before(runner, iteration)
             runner.logger.warning(self._refused)
+        self._refused_since = (self._refused_since or iteration) if name else 0
         return not name
+
+    def _end_if_refused_before(self, runner: Runner, iteration: int) -> None:
+        """Do not go on without checkpoints: what is not finite stays so. A loss that is not finite says more by itself."""
+        is_diverging = any(isinstance(hook, StopOnDivergenceHook) and hook.is_counting for hook in runner.hooks)
+        if self._refused_since and iteration > self._refused_since and not is_diverging:
+            since = f'nor was one after iteration {self._refused_since}'
+            end_with_error(runner, f'{self._refused}, {since}. Start again with a lower learning rate, or --resume')
 
     def _end_without_room(self, runner: Runner, error: OSError, newest: str | None) -> None:
         kept = f'{newest} stays, and --resume continues from it' if newest else 'no checkpoint was written before'

@@ -29,11 +29,13 @@ class Step:
         iteration: Its number, from 1.
         parameters: Those that had a gradient, in the optimizer's order.
         norms: One per parameter, on the device.
+        files: Of the batch on this process.
     """
 
     iteration: int
     parameters: list[Tensor]
     norms: Tensor
+    files: list[str]
 
     def is_of(self, iteration: int, parameters: list[Tensor]) -> bool:
         """Whether this is the update of these parameters at an iteration."""
@@ -60,8 +62,14 @@ class StopOnDivergenceHook(Hook):
         self.patience = patience
         self._count = 0
         self._first: tuple[int, list[str], float] | None = None  # iteration, files and loss, on the process that saw it
-        self._steps: deque[Step] = deque(maxlen=2)
+        self._steps: deque[Step] = deque(maxlen=3)  # with one before a gradient that spoils the next loss
         self._frozen: list[Step] = []
+        self._batch: Any = None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the last loss was not finite."""
+        return self._count > 0
 
     def before_train(self, runner: Runner) -> None:
         """Begin to note the norms of gradients."""
@@ -76,12 +84,17 @@ class StopOnDivergenceHook(Hook):
         # PyTorch calls this twice for an optimizer that calls the step of its parent.
         if with_grad and not (self._steps and self._steps[-1].is_of(iteration, with_grad)):
             norms = torch.stack([norm.float() for norm in torch._foreach_norm([p.grad for p in with_grad])])
-            self._steps.append(Step(iteration, with_grad, norms))
+            self._steps.append(Step(iteration, with_grad, norms, list(iter_files(self._batch))))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the batch."""
+        self._batch = data_batch
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Look at the loss, and end the run if it is time."""
+        self._batch = None
         loss = loss_of(outputs or {})
         is_bad = torch.tensor(int(not torch.isfinite(loss).all()))
         if is_bad and self._first is None:
@@ -103,15 +116,20 @@ class StopOnDivergenceHook(Hook):
             self._end(runner)
 
     def _end(self, runner: Runner) -> None:
-        seen = [first for first in all_gather_object(self._first) if first]
+        bad = next((step for step in self._frozen if not torch.isfinite(step.norms).all()), None)
+        gathered = all_gather_object((self._first, bad.files if bad else []))
+        seen = [first for first, _ in gathered if first]
         iteration = min(first[0] for first in seen)
         files = [file for first in seen if first[0] == iteration for file in first[1]]
         loss = next(first[2] for first in seen if first[0] == iteration)
         parts = [f'the loss is not finite since iteration {iteration} ({loss})']
         if files:
-            rest = f' and {len(files) - NUM_FILES} more' if len(files) > NUM_FILES else ''
-            parts.append(f'its batch: {", ".join(files[:NUM_FILES])}{rest}')
+            parts.append(f'its batch: {_list_files(files)}')
         parts += self._describe_gradients(runner)
+        if bad and bad.iteration < iteration:
+            parts.append(
+                f'the batch of iteration {bad.iteration}: {_list_files([f for _, own in gathered for f in own])}'
+            )
         newest = runner.message_hub.get_info('last_ckpt')
         parts.append(f'the newest checkpoint is {newest}' if newest else 'no checkpoint was written before')
         end_with_error(
@@ -139,6 +157,11 @@ class StopOnDivergenceHook(Hook):
                 f'{len(wrong)} of {len(bad[0].parameters)} gradients are not finite at iteration {bad[0].iteration}, '
                 f'such as that of {names.get(id(bad[0].parameters[wrong[0]]), "?")}'
             )
+
+
+def _list_files(files: Sequence[str]) -> str:
+    rest = f' and {len(files) - NUM_FILES} more' if len(files) > NUM_FILES else ''
+    return f'{", ".join(files[:NUM_FILES])}{rest}'
 
 
 def loss_of(outputs: Mapping[str, Any]) -> Tensor:

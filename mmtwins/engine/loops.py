@@ -25,6 +25,9 @@ class ResumableLoop(BaseLoop):
         self._done = 0  # batches that a checkpoint has seen
         self._must_validate = False
         super().__init__(runner, loader, *args, **kwargs)
+        for name in ('max_iters', 'max_epochs', 'val_interval'):
+            if getattr(self, name, 1) < 1:
+                raise ValueError(f'train_cfg.{name}={getattr(self, name)}: give a number of 1 or more')
 
     def resume(self, batches: int, validate: bool = False) -> None:
         """Say what a checkpoint has seen; the loop's iteration and epoch are set already.

@@ -21,7 +21,8 @@ from ..weights.saving import find_damage, first_not_finite
 
 STATE = ('meta', 'state_dict', 'message_hub')  # what MMEngine's Runner resumes from
 LOCK = '.lock'
-PATIENCE = 120  # seconds to wait for an earlier process of the same Slurm job to end
+PATIENCE = 2  # seconds to wait for a process that is being killed to end
+PATIENCE_WITH_JOB = 120  # the same for an earlier process of the same Slurm job
 _held: dict[str, int] = {}  # descriptors of locks, by work directory
 
 
@@ -145,15 +146,16 @@ def lock_work_dir(work_dir: str) -> Callable[[], None]:
     Path(key).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(Path(key, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     job = os.environ.get('SLURM_JOB_ID')
-    deadline = time.monotonic() + PATIENCE
+    begun = time.monotonic()
     while not _try_to_lock(descriptor):
         holder = os.pread(descriptor, 1000, 0).decode(errors='replace').strip() or 'an unknown process'
-        if not job or not holder.endswith(f'Slurm job {job}') or time.monotonic() > deadline:
+        is_own_job = job is not None and holder.endswith(f'Slurm job {job}')
+        if time.monotonic() > begun + (PATIENCE_WITH_JOB if is_own_job else PATIENCE):
             os.close(descriptor)
             raise ValueError(
                 f'another training writes to {work_dir}: {holder}. Wait for its end, or name another folder with --work-dir'
             )
-        time.sleep(1)
+        time.sleep(0.1)
     os.ftruncate(descriptor, 0)
     about = f'process {os.getpid()} on {socket.gethostname()}' + (f', Slurm job {job}' if job else '')
     os.pwrite(descriptor, about.encode(), 0)

@@ -14,6 +14,7 @@ from tiny_training import VALIDATION, make_config
 
 from mmtwins.engine.checkpoint_hook import SafeCheckpointHook
 from mmtwins.engine.runner import build_runner
+from mmtwins.engine.work_dir import find_newest_checkpoint
 from mmtwins.weights import saving
 
 VALIDATED = {**VALIDATION, 'train_cfg.val_interval': 4}
@@ -195,6 +196,32 @@ def test_what_is_not_finite_is_not_saved(what: str, tmp_path: Path, caplog: pyte
     assert checkpoints(tmp_path) == ['iter_12.pth']  # when all is finite again
 
 
+def test_a_run_does_not_go_on_without_checkpoints(tmp_path: Path) -> None:
+    runner = build_runner(config(tmp_path, 40))
+    runner.register_hook(SpoilAverage())
+    message = r'iteration 12, because optimizer\.state\.0\.exp_avg .*iter_4\.pth stays the newest, nor was one after iteration 8'
+    with pytest.raises(SystemExit, match=message):
+        runner.train()
+    assert (runner.iter + 1, checkpoints(tmp_path)) == (12, ['iter_4.pth'])
+
+
+class SpoilAverage(Hook):
+    """Spoils an average of the optimizer at iteration 6, while the weight itself stays as it is."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        weight = runner.model.layers[0].weight
+        if runner.iter + 1 == 6:
+            weight.requires_grad = False
+            runner.optim_wrapper.optimizer.state[weight]['exp_avg'][0] = float('nan')
+
+
+def test_the_best_of_what_no_validation_gives_is_an_error(tmp_path: Path) -> None:
+    options = {**VALIDATED, 'default_hooks.checkpoint.rule': 'less'}
+    with pytest.raises(SystemExit, match='error: save_best=nothing: the validation gives loss; name one of them'):
+        build_runner(config(tmp_path, save_best='nothing', options=options)).train()
+    assert checkpoints(tmp_path) == ['iter_4.pth']
+
+
 def test_a_run_whose_last_weights_are_not_finite_ends_with_an_error(tmp_path: Path) -> None:
     runner = build_runner(config(tmp_path, 12))
     runner.register_hook(Spoil('layers.1.running_mean', {12}))
@@ -228,6 +255,18 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_all_that_was_before(
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert checkpoints(tmp_path) == ['iter_4.pth']
     assert str(end.value).removeprefix('error: ') in ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
+
+
+def test_a_disk_that_is_full_before_the_pointer_names_the_checkpoint_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    free = lambda _: usage._replace(free=10 if (tmp_path / 'iter_8.pth').exists() else usage.free)  # noqa: E731
+    monkeypatch.setattr(saving.shutil, 'disk_usage', free)
+    message = rf'{tmp_path}/last_checkpoint cannot be written: .*: {tmp_path}/iter_8\.pth stays, and --resume'
+    with pytest.raises(SystemExit, match=message):
+        build_runner(config(tmp_path)).train()
+    assert find_newest_checkpoint(tmp_path).path == str(tmp_path / 'iter_8.pth')
 
 
 def test_published_checkpoints_have_the_published_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from tiny_training import make_config, read_checkpoint
 
@@ -70,6 +71,32 @@ def test_the_sentence_names_iteration_files_gradients_and_checkpoint(tmp_path: P
     assert '--cfg-options optim_wrapper.clip_grad.max_norm=1 and continue with --resume' in message
     assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_8.pth']
     assert all(torch.isfinite(value).all() for value in read_checkpoint(tmp_path / 'iter_8.pth')['state_dict'].values())
+
+
+class SpoilGradient(OptimWrapper):
+    """Makes one gradient infinite at iteration 6, the loss of which is finite."""
+
+    steps = 0
+
+    def step(self, **kwargs: Any) -> None:
+        self.steps += 1
+        if self.steps == 6:
+            self.optimizer.param_groups[0]['params'][1].grad[0] = float('inf')
+        super().step(**kwargs)
+
+
+def test_a_gradient_that_spoils_the_next_loss_is_traced_to_its_batch(tmp_path: Path) -> None:
+    message, runner = run(tmp_path, **{'optim_wrapper.type': SpoilGradient})
+    assert runner.iter + 1 == 9
+    assert message.startswith('error: the loss is not finite since iteration 7 (nan); its batch: ')
+    found = re.search(
+        r'the largest gradients, by norm, at iteration 5: .*; 1 of 6 gradients are not finite at iteration 6, such as that '
+        r'of layers\.0\.bias; the batch of iteration 6: ((\d+\.png(, )?){4});',
+        message,
+    )
+    assert found is not None, message
+    batches = re.findall(r'\d+\.png', message)
+    assert len(batches) == 8 and batches[:4] != batches[4:]
 
 
 def test_nothing_that_is_not_finite_becomes_the_newest(tmp_path: Path) -> None:

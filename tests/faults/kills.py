@@ -25,6 +25,7 @@ from tiny_training import (
     finish,
     iterations_done,
     make_config,
+    progress,
     slow_down,
     start,
     train,
@@ -76,6 +77,7 @@ def kill_trainings(folder: Path, kills: int, inside: int, seed: int = 0, **optio
         work_dir = folder / str(result.runs)
         done = 0
         while done < ITERATIONS:
+            progress[:] = bytes(4)  # for one that is killed before it does so itself
             process = start(partial(_train, work_dir, options), log)
             if result.kills < kills or result.inside < inside:
                 # Inside the writing as often as still needed.
@@ -85,7 +87,7 @@ def kill_trainings(folder: Path, kills: int, inside: int, seed: int = 0, **optio
                     time.sleep(rng.uniform(0, 30 * SLOWNESS))
                 else:
                     time.sleep(rng.uniform(0, duration / 2))
-                _kill(process, work_dir, result)
+                _kill(process, work_dir, log, result)
             else:
                 assert finish(process) == 0, log.read_text()[-3000:]
             done = _check(work_dir, done, result)
@@ -106,11 +108,11 @@ def _wait_for_writing(work_dir: Path, process: int) -> None:
         time.sleep(0.0005)
 
 
-def _kill(process: int, work_dir: Path, result: Result) -> None:
+def _kill(process: int, work_dir: Path, log: Path, result: Result) -> None:
     """Kill a training and count it, unless it has come to its end."""
     os.killpg(process, signal.SIGKILL)
     code = finish(process)
-    assert code in (0, -signal.SIGKILL), code
+    assert code in (0, -signal.SIGKILL), log.read_text()[-3000:]
     if code == 0:
         return
     result.kills += 1

@@ -44,6 +44,21 @@ def test_no_tool_prints_a_traceback(
     assert done.stderr.strip() == 'stopped by Ctrl-C.'
 
 
+def test_what_has_nothing_to_compare_has_a_code_of_its_own(
+    call_tool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('mmtwins.analysis.run_log.read_run', interrupted)
+    done = call_tool('check_run.py', 'work')
+    assert (done.returncode, done.stderr.strip()) == (130, 'stopped by Ctrl-C.')
+
+
+@pytest.mark.parametrize('tool', sorted(path.name for path in TOOLS.glob('*.py') if 'mmtwins.' in path.read_text()))
+def test_every_tool_is_quiet_while_it_imports(tool: str) -> None:
+    before, heavy = (TOOLS / tool).read_text().split('signal.signal(signal.SIGINT', 1)
+    assert 'from mmtwins' in heavy
+    assert not re.search('import torch|from (mm|rich|safetensors)', before)
+
+
 def tool_process(folder: Path, tool: str, *arguments: Any) -> subprocess.Popen:
     """Start a tool as a shell does."""
     return subprocess.Popen(

@@ -87,14 +87,14 @@ def test_checkpoints_that_fill_the_disk(tmp_path: Path) -> None:
         for name in files[:-1]:  # make room
             (disk / 'work' / name).unlink()
         assert end_of(disk / 'work') is None
-        assert end_of(disk / 'reference') is None
+        assert end_of(tmp_path / 'reference') is None
         last = f'iter_{ITERATIONS}.pth'
         return dict(
             message=message,
             files=files,
             partial=partial,
             newest=newest,
-            differing=count_differences(disk / 'work' / last, disk / 'reference' / last),
+            differing=count_differences(disk / 'work' / last, tmp_path / 'reference' / last),
         )
 
     found, output = on_a_small_disk(work, tmp_path, kilobytes=250)

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -190,6 +190,8 @@ def start(work: Callable[[], None], log: Path) -> int:
     sys.stderr.flush()
     process = os.fork()
     if process:
+        with suppress(OSError):  # it has done so itself
+            os.setpgid(process, process)
         return process
     code = 1
     try:
