@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,19 @@ def run_processes(world_size: int, folder: Path, function: Callable, *args: Any,
     for process, (_, sender) in zip(processes, pipes):
         process.start()
         sender.close()
+    waiting = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
+    errors = ['no answer'] * world_size
+    deadline = time.monotonic() + timeout
     try:
-        errors = [receiver.recv() if receiver.poll(timeout) else 'no answer' for receiver, _ in pipes]
-    except EOFError:
-        errors = ['a process has ended']
+        while waiting and (ready := wait(list(waiting), max(0.0, deadline - time.monotonic()))):
+            for receiver in ready:
+                rank = waiting.pop(receiver)
+                try:
+                    errors[rank] = receiver.recv()
+                except EOFError:
+                    errors[rank] = 'it has ended'
+            if any(error and rank not in waiting.values() for rank, error in enumerate(errors)):
+                break  # the others wait for the one that has failed
     finally:
         for process in processes:
             process.kill()

@@ -49,6 +49,8 @@ def load_shrunk(path: Path, data: Path, work_dir: Path, max_iters: int = 2, **op
         for step in loader.dataset.pipeline:
             if step.type in ('Resize', 'RandomResize'):
                 step.scale = (2 * SIDE, SIDE)
+            if step.type == 'CheckLabels':
+                step.num_classes = len(CLASSES)
             if step.type == 'RandomCrop':
                 step.crop_size = (SIDE, SIDE)
     cfg.train_dataloader.sampler.type = 'InfiniteSampler'
