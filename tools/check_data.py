@@ -4,8 +4,13 @@ Exit codes: 0 nothing wrong, or warnings only; 1 errors in the data, or a config
 """
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.datasets.checking import check_datasets, report_on
 from mmtwins.datasets.data_sources import SPLITS

@@ -16,7 +16,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmtwins')
 
 
@@ -118,6 +120,9 @@ def _explain(error: Exception, cfg: Config, frame: dict[str, Any] | None, doing:
     if built is None:
         return f'{where}: {_explain_type(given, frame.get("registry"), error)}'
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown and str(error).startswith('DataLoader.'):  # which a loop builds
+        built, places = DataLoader, [name for name in LOADERS if unknown[1] in (cfg.get(name) or {})]
+        where = f'{path}: {" and ".join(places)} (DataLoader)'
     if unknown:
         known = _arguments(built)
         close = get_close_matches(unknown[1], known, 1)

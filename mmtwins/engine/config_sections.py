@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
 
 # What MMEngine's Runner and our tools read at the top of a config. Anything else there is a variable of its author.
 SECTIONS = (
@@ -87,7 +88,8 @@ def _is_positive(value: Any) -> bool:
 
 
 def check_together(cfg: Config) -> None:
-    """Raise ValueError if a config has a part only of what MMEngine's Runner needs to train, validate or test."""
+    """Raise ValueError if a config has a part only of what MMEngine's Runner needs, or an optimizer that nobody knows."""
+    _check_optimizer(cfg)
     for names in TOGETHER:
         missing = [name for name in names if cfg.get(name) is None]
         if missing and len(missing) < len(names):
@@ -96,6 +98,19 @@ def check_together(cfg: Config) -> None:
                 f'{cfg.filename}: it has {" and ".join(there)}, but no {" and ".join(missing)}: they belong together, write '
                 'all or none'
             )
+
+
+def _check_optimizer(cfg: Config) -> None:
+    """MMEngine would look for a misspelt optimizer in vain when the training begins, and say that None is not callable."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    kind = optimizer.get('type') if isinstance(optimizer, Mapping) else None
+    if not isinstance(kind, str):
+        return
+    with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        if registry.get(kind) is None:
+            close = get_close_matches(kind, OPTIMIZERS.module_dict, 1)
+            hint = f'do you mean {close[0]}?' if close else 'write AdamW, for example'
+            raise ValueError(f'{cfg.filename}: optim_wrapper.optimizer: {kind!r} is no optimizer: {hint}')
 
 
 def require(cfg: Config, *names: str) -> None:

@@ -119,5 +119,5 @@ def test_missing_config_is_named() -> None:
 def test_missing_library_says_what_to_install(tmp_path: Path, monkeypatch, scope: str, extra: str) -> None:
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     path = write_config(tmp_path, f'default_scope = {scope!r}')
-    with pytest.raises(ImportError, match=rf'needs {scope} and mmcv.*make setup.*pip install .*mmtwins\[{extra}\]'):
+    with pytest.raises(ImportError, match=rf'needs {scope} and mmcv.*make setup.*pip install .*\.\[{extra}\]'):
         load_config(path)

@@ -1,5 +1,7 @@
 """Sections of a config: names that are nearly right, forms, numbers, and what belongs together."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 
@@ -71,3 +73,12 @@ def test_what_is_required() -> None:
     require(Config(dict(model=dict(type='A'))), 'model')
     with pytest.raises(ValueError, match='it has no train_cfg: inherit a recipe of configs/, or write train_cfg'):
         require(Config(dict(model=dict(type='A'))), 'model', 'train_cfg')
+
+
+def test_an_optimizer_that_nobody_knows() -> None:
+    rest = dict(train_dataloader={}, train_cfg={})
+    for kind in ('AdamW', None):
+        check_together(Config(dict(optim_wrapper=dict(optimizer=dict(type=kind)), **rest)))
+    for kind, hint in (('AdanW', 'do you mean AdamW?'), ('Qqq', 'write AdamW, for example')):
+        with pytest.raises(ValueError, match=rf"optim_wrapper\.optimizer: '{kind}' is no optimizer: {re.escape(hint)}"):
+            check_together(Config(dict(optim_wrapper=dict(optimizer=dict(type=kind)), **rest)))

@@ -3,7 +3,8 @@
 import logging
 import re
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ DONE = re.compile(r'Dry run: a training iteration of [\d.]+ s \(loss [\d.]+\), a
 
 
 @pytest.fixture(autouse=True)
-def _temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _temporary_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-    folder = tmp_path / 'temporary'
-    folder.mkdir()
-    monkeypatch.setattr(dry_run.tempfile, 'tempdir', str(folder))
-    return folder
+    # A short path: data workers put sockets there, whose names may have a hundred characters, and hang if it is longer.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(dry_run.tempfile, 'tempdir', folder)
+        yield Path(folder)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -60,7 +61,7 @@ def test_both_tasks_leave_a_work_directory_as_it_was(
     assert f'  results  {work_dir}\n' in output
     assert contents(work_dir) == before
     assert not list(_temporary_files.iterdir())
-    assert {path.name for path in tmp_path.iterdir()} == {'work', 'temporary'}
+    assert {path.name for path in tmp_path.iterdir()} == {'work'}
 
 
 def write_epochs(config: Path, path: Path) -> Path:
