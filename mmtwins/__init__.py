@@ -12,7 +12,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.divergence import StopOnDivergenceHook
-from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .engine.optim import TwinsLayerDecayConstructor
 from .engine.recompute import replace_activation_checkpointing
@@ -40,6 +40,7 @@ __all__ = [
     'Float32RoIExtractor',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
+    'ReturnMemoryHook',
     'SafeCheckpointHook',
     'StopOnDivergenceHook',
     'StopOnSignalHook',

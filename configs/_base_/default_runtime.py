@@ -6,6 +6,7 @@ custom_hooks = [
     dict(type='ExactResumeHook'),
     dict(type='StopOnSignalHook'),
     dict(type='StopOnDivergenceHook'),
+    dict(type='ReturnMemoryHook'),
 ]
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -17,7 +17,8 @@ from .data_sources import SPLITS, Source, find_sources, numbers_of_classes
 from .files import file_problem
 from .findings import Findings, check_allowed
 from .images import Decoder, ImageTable, check_images
-from .labels import LabelTable, check_labels
+from .label_values import LabelTable
+from .labels import check_labels
 from .passes import SAMPLE, Pass
 from .trial import try_pipeline
 

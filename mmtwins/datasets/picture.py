@@ -11,7 +11,7 @@ from ..plotting import INK, LINES, blend_labels
 from .checking import Checked
 from .coco_table import CocoTable
 from .images import Decoder, ImageTable
-from .labels import LabelTable
+from .label_values import LabelTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

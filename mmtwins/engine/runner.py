@@ -13,7 +13,7 @@ from .checkpoint_hook import SafeCheckpointHook
 from .config_sections import check_together
 from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
-from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook
+from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .loops import name_resumable_loop
 from .resume_hook import ExactResumeHook
 from .start import drop_imagenet
@@ -27,6 +27,7 @@ OURS = (
     StopOnSignalHook,
     StopOnDivergenceHook,
     SameBuffersHook,
+    ReturnMemoryHook,
 )
 
 

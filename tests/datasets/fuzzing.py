@@ -154,6 +154,7 @@ class Fuzzer:
                 yield group[index], *(outcome.value or ('any', 'fault', outcome.failure))
 
     def _run(self, case: Case) -> tuple[str, str, str]:
+        os.chdir(self.scratch)  # the folder of the last case is being removed
         folder = self.scratch / str(case.seed)
         if case.kind in ('text', 'value'):
             return self._run_config(case, folder)

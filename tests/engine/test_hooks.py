@@ -1,7 +1,10 @@
 """The hooks in a Runner: checkpoints fitted to the model, and the batch size they warn of."""
 
+import ctypes
 import logging
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +14,9 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
 from mmtwins import TwinsSVTBackbone
+from mmtwins.engine import hooks
 from mmtwins.engine.config import load_config
-from mmtwins.engine.hooks import CheckBatchSizeHook, CountFaultsHook
+from mmtwins.engine.hooks import CheckBatchSizeHook, CountFaultsHook, ReturnMemoryHook
 from mmtwins.engine.reading import DataFileWarning, warn_once
 from mmtwins.engine.runner import build_runner
 from mmtwins.weights.converting import from_native
@@ -152,6 +156,32 @@ def test_load_from_takes_any_checkpoint(fmt: str, custom_hooks: list[dict], tmp_
             assert 'as whole model in' in log
         else:
             assert 'conv_seg: not in the checkpoint, left as initialised' in log
+
+
+def test_memory_that_is_free_goes_back_to_the_system() -> None:
+    if not hasattr(ctypes.CDLL(None), 'malloc_trim'):
+        pytest.skip('needs glibc')
+    blocks = [ctypes.create_string_buffer(b'x' * 60_000) for _ in range(2000)]  # below what glibc maps by itself
+    kept = blocks[::400]
+    full = held()
+    del blocks
+    ReturnMemoryHook().after_val(None)
+    assert full - held() > 80 and len(kept) == 5
+
+
+def held() -> float:
+    """Megabytes that this process holds."""
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
+def test_memory_is_given_back_at_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    at: list[int] = []
+    runner = SimpleNamespace(iter=0)
+    monkeypatch.setattr(hooks, 'return_memory', lambda: at.append(runner.iter + 1))
+    hook = ReturnMemoryHook(interval=3)
+    for runner.iter in range(7):
+        hook.after_train_iter(runner, 0)
+    assert at == [3, 6]
 
 
 def test_training_warns_of_its_batch_and_resumes(tmp_path: Path) -> None:
