@@ -217,7 +217,7 @@ def test_mim_trains_and_tests_by_the_base_name_of_a_config(elsewhere, site):
     checkpoint = elsewhere / 'work_dirs' / SEGMENTOR / 'iter_2.pth'
     assert checkpoint.exists()
     tested = mim(elsewhere, site, 'test', 'mmtwins', f'{SEGMENTOR}.py', '--checkpoint', str(checkpoint))
-    assert re.findall(r'mIoU: (\S+)', output)[-1] == re.findall(r'mIoU: (\S+)', tested)[-1]
+    assert re.findall(r'mIoU: ([\d.]+) ', output)[-1] == re.findall(r'mIoU: ([\d.]+) ', tested)[-1]
 
 
 @pytest.mark.parametrize(
