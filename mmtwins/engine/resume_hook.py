@@ -63,6 +63,8 @@ class ExactResumeHook(Hook):
             runner.logger.warning(f'{begin} does not equal an uninterrupted one bit for bit: {"; ".join(obstacles)}')
         else:
             runner.logger.info(f'{begin} equals an uninterrupted one bit for bit')
+        if runner.iter >= runner.max_iters:
+            runner.logger.info(f'All {runner.max_iters} iterations are done already: there is nothing left to train')
 
     def _resume(self, runner: Runner, loop: BaseLoop) -> list[str]:
         """Hand out what the checkpoint holds; return what hinders exactness."""

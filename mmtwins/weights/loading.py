@@ -74,7 +74,8 @@ def naming_checkpoint(path: str | Path) -> Iterator[None]:
 def load_safely(path: str) -> Any:
     """What a checkpoint holds, all of it; arguments and errors as those of :func:`read_checkpoint`."""
     if not is_remote(path) and not Path(path).expanduser().is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist: give the path of a .pth or .safetensors file')
+        state = 'is a folder' if Path(path).expanduser().is_dir() else 'does not exist'
+        raise FileNotFoundError(f'checkpoint {path} {state}: give the path of a .pth or .safetensors file')
     try:
         return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     except pickle.UnpicklingError as error:

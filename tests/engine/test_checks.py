@@ -149,6 +149,7 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'foreign.pth'))
     for name, error, message in [
         ('absent.pth', FileNotFoundError, 'does not exist'),
+        ('', FileNotFoundError, 'is a folder: give the path'),
         ('foreign.pth', ValueError, 'no weight in the checkpoint fits'),
         ('text.pth', ValueError, 'is refused|cannot be read'),
         ('half.pth', ValueError, 'cannot be read'),

@@ -114,6 +114,12 @@ def test_a_validation_that_changes_the_rate_is_made_up_for(by_epoch: bool, tmp_p
     assert rates[0] < rates[1]
 
 
+def test_a_training_that_is_complete_says_so(tmp_path: Path) -> None:
+    train(tmp_path)
+    _, log = train(tmp_path, resume=True)
+    assert 'All 12 iterations are done already: there is nothing left to train' in log
+
+
 def test_a_seed_that_nobody_gave_is_kept(tmp_path: Path) -> None:
     train(tmp_path / 'killed', 7, randomness=dict(seed=None))
     seed = torch.load(tmp_path / 'killed' / 'iter_6.pth', weights_only=True)['meta']['seed']
