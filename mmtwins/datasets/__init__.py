@@ -1,1 +1,1 @@
-"""Checks of data before training: annotation files, label images and images, and the report and pictures of them."""
+"""Check data before training: annotation files, label images and images, with a report and pictures."""

@@ -1,22 +1,22 @@
-"""Recognise by statistics in which format boxes are written, where a file says x, y, width, height."""
+"""Recognise by statistics in which format boxes are written; COCO's is x, y, width, height."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 RIGHT = 'x, y, width, height'
-FITTING = 0.98  # share of boxes that fit in a right reading; single boxes are always wrong
-DOUBTFUL = 0.9  # share of boxes inside of their images below which another reading is tried
+FITTING = 0.98  # share of boxes that fit in a right reading; a few boxes are wrong in any file
+DOUBTFUL = 0.9  # share of boxes inside their images below which another reading is tried
 MASKED = 0.5  # share of boxes around their masks below which another reading is tried
 
 
 @dataclass
 class Verdict:
-    """What the boxes are.
+    """The format in which boxes are written.
 
     Attributes:
-        format: Of :data:`RIGHT` and the other readings.
-        reason: Why, with the share of boxes that fit.
+        format: :data:`RIGHT`, or the name of another reading.
+        reason: Evidence for another reading, with the share of boxes that fit.
         off_mask: Boxes that are not around their mask, (N,) bool.
         compared: Boxes whose mask is known, (N,) bool.
     """
@@ -28,16 +28,16 @@ class Verdict:
 
 
 def recognise(boxes: np.ndarray, sizes: np.ndarray, areas: np.ndarray, extents: np.ndarray | None) -> Verdict:
-    """Find the reading that fits: the one around the masks, else the one with the stated areas, else the one in the image.
+    """Find the reading of boxes that fits their masks, or else their stated areas, or else their images.
 
     Args:
-        boxes: Four finite numbers each, (N, 4).
+        boxes: Boxes of four finite numbers, (N, 4).
         sizes: Height and width of their images, in pixels, (N, 2).
         areas: Stated areas, in pixels, (N,).
-        extents: x1, y1, x2, y2 of their masks, (N, 4), NaN where there is none; None without any.
+        extents: x1, y1, x2, y2 of their masks, (N, 4), NaN for a box without a mask; None if there are no masks.
 
     Returns:
-        The reading and what speaks for it. With less evidence than that, it is x, y, width, height.
+        The reading and its evidence. If the evidence is weak, the reading is x, y, width, height.
     """
     number = len(boxes)
     known = np.zeros(number, bool) if extents is None else np.isfinite(extents).all(1)
@@ -95,7 +95,7 @@ def read_all(boxes: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def outside_share(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The share of each box's area (x, y, width, height) that lies outside of its image, (N,); rounding is forgiven."""
+    """The share of each box's area (x, y, width, height) outside its image, (N,); two pixels are tolerated as rounding."""
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     limit = sizes[:, ::-1]
     inner = np.clip(np.minimum(high, limit + 2) - np.maximum(low, -2), 0, None).prod(1)
@@ -104,14 +104,14 @@ def outside_share(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _near(corners: np.ndarray, extents: np.ndarray) -> np.ndarray:
-    """Whether corners are those of the masks, within three pixels or a tenth of the mask's sides."""
+    """Whether corners match those of the masks, within three pixels or a tenth of the mask's sides."""
     slack = np.maximum(3, 0.1 * (extents[:, 2:] - extents[:, :2]))
     difference = np.abs(np.nan_to_num(corners, nan=1e12) - extents)
     return (difference <= np.concatenate([slack, slack], 1)).all(1)
 
 
 def _has_area(corners: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Whether width x height is the stated area, within a hundredth."""
+    """Whether width x height is the stated area, within one percent."""
     found = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     return np.abs(np.nan_to_num(found, nan=-1) - areas) <= 0.01 * np.maximum(areas, 1)
 

@@ -1,4 +1,4 @@
-"""Check the data sets of a config: all of it, or fast before a training, with what was found kept for the next time."""
+"""Check the data sets of a config: everything, or a fast check before a training, whose result is kept."""
 
 import hashlib
 import json
@@ -22,19 +22,20 @@ from .labels import check_labels
 from .passes import SAMPLE, Pass
 from .trial import try_pipeline
 
-VERSION = 1  # raise it when a check changes, so that nothing kept by an older one is used
+VERSION = 1  # raise it when a check changes, so that results of the older check are not used
 
 
 @dataclass
 class Checked:
-    """A data set with what was read of it, for pictures.
+    """A data set and what was read from it, for pictures.
 
     Attributes:
         source: The data set.
         report: What was found.
-        coco: Its annotations, of kind ``'coco'``.
-        images: Its images, of kind ``'coco'``.
-        labels: Its label images and images, of kind ``'labels'``.
+        coco: Its annotations, if the kind is ``'coco'``.
+        images: Its images, if the kind is ``'coco'``.
+        labels: Its label images and images, if the kind is ``'labels'``.
+        favourites: Paths of its most unusual images, to try in the pipeline.
     """
 
     source: Source
@@ -52,12 +53,12 @@ def check_datasets(
 
     Args:
         cfg: The whole config; ``check_data = dict(allow=[...])`` in it allows more.
-        splits: Of ``'train'``, ``'val'`` and ``'test'``.
-        options: How much to look at; None is a whole pass.
-        allow: Codes of faults that are right as they are, and become warnings.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``.
+        options: How much to look at; None looks at everything.
+        allow: Codes of faults that are intended and become warnings.
 
     Returns:
-        What was read and found, by data set.
+        What was read and found, one entry for each data set.
 
     Raises:
         ValueError: The config has no data, its data sets cannot be built, or a code cannot be allowed.
@@ -90,26 +91,27 @@ def check_datasets(
 
 
 def report_on(checked: Iterable[Checked], fast: bool = False) -> Report:
-    """The report of what :func:`check_datasets` returned."""
+    """Make a report of what :func:`check_datasets` returned."""
     return Report([one.report for one in checked], fast)
 
 
 def check_before_training(cfg: Config, *splits: str, cache: str | Path | None = None) -> Report:
-    """The fast form: annotation files whole, of images and label images a sample; files that did not change, not again.
+    """The fast check: whole annotation files, and a sample of the images and label images.
 
-    What was found is kept in ``cache`` under the sizes and times of the files and folders that were read. Call it on one
-    process, and :meth:`mmtwins.datasets.data_report.Report.raise_errors` on what it returns.
+    The result is kept in ``cache`` with the sizes and times of the files and folders that were read. If neither these nor
+    the config change, the next call returns it without checking again. Call this in one process only, and call
+    :meth:`mmtwins.datasets.data_report.Report.raise_errors` on the report.
 
     Args:
         cfg: The whole config, see :func:`check_datasets`.
-        splits: Of ``'train'``, ``'val'`` and ``'test'``, those that will be read.
-        cache: Folder for what was found; None takes ``mmtwins`` in the user's folder of caches.
+        splits: The splits that will be read, some of ``'train'``, ``'val'`` and ``'test'``.
+        cache: Folder for results; None means ``mmtwins/data`` in the user's cache folder.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: As :func:`check_datasets`.
+        ValueError: See :func:`check_datasets`.
     """
     folder = Path(cache or Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmtwins' / 'data')
     path = folder / f'{_key(cfg, splits)}.json'
@@ -128,7 +130,7 @@ def check_before_training(cfg: Config, *splits: str, cache: str | Path | None = 
         partial.write_text(json.dumps(dict(files=files, report=report.to_dict())))
         os.replace(partial, path)
     except OSError:
-        pass  # a home that cannot be written costs the time of a check, nothing else
+        pass  # without a writable cache, the next start checks again, nothing else
     return report
 
 
@@ -170,7 +172,7 @@ def _check_labels(one: Checked, findings: Findings, options: Pass) -> None:
 
 
 def _try_split(cfg: Config, split: str, checked: list[Checked], collected: list[Findings]) -> None:
-    """Load a batch of a split, if it is not known to be wrong and no split before it has the same data."""
+    """Load a batch of a split, unless it has errors or an earlier split has the same data."""
     parts = [(one, findings) for one, findings in zip(checked, collected) if split in one.source.splits]
     is_new = any(one.source.splits[0] == split for one, _ in parts)
     is_right = all(one.source.kind and not any(f.is_error for f in findings.finish()) for one, findings in parts)
@@ -180,7 +182,7 @@ def _try_split(cfg: Config, split: str, checked: list[Checked], collected: list[
 
 
 def _favourites(images: ImageTable) -> list[str]:
-    """The images that a pipeline most likely stumbles over: narrowest, smallest, largest, longest."""
+    """The images on which a pipeline most likely fails: narrowest, smallest, largest, longest."""
     known = [(images.paths[i], fact.size) for i, fact in images.facts.items() if min(fact.size) > 0]
     if not known:
         return []
@@ -203,7 +205,7 @@ def _check_heads(cfg: Config, source: Source, findings: Findings) -> None:
 
 
 def _check_evaluator(source: Source, findings: Findings) -> None:
-    """The metric of a COCO data set reads its own annotation file: another one fails after the first epoch."""
+    """Check that a COCO metric reads the data set's annotation file; otherwise the first validation would fail."""
     if source.kind != 'coco':
         return
     own = os.path.realpath(str(source.dataset.ann_file))

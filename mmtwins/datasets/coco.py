@@ -1,4 +1,4 @@
-"""What an annotation file of COCO's format says, against the config's classes and by statistics of its boxes."""
+"""Check an annotation file in COCO's format: its entries, its classes, its masks, and the statistics of its boxes."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .coco_table import CocoTable, kept_boxes, kept_images, tabulate
 from .data_sources import Source
 from .findings import Findings
 
-# Shares of boxes above which single faults are a fault of the file.
+# Shares of boxes above which faults of single boxes count as a fault of the file.
 MANY_DROPPED = 0.5
 MANY_OUTSIDE = 0.25
 MANY_OFF_MASK = 0.2
@@ -20,7 +20,7 @@ def check_coco(source: Source, findings: Findings) -> CocoTable | None:
     """Check the annotation file of a data set; images are checked by :mod:`mmtwins.datasets.images`.
 
     Args:
-        source: Of kind ``'coco'``.
+        source: A data set of kind ``'coco'``.
         findings: Gets what is wrong.
 
     Returns:
@@ -118,7 +118,7 @@ def _check_masks(table: CocoTable, source: Source, findings: Findings) -> None:
 
 
 def _check_flags(table: CocoTable, source: Source, findings: Findings) -> None:
-    """What ``COCOeval`` needs beyond what training needs."""
+    """Check what ``COCOeval`` needs beyond what training needs."""
     if source.splits == ('train',):
         return
     annotations = table.file.annotations
@@ -133,7 +133,7 @@ def _check_flags(table: CocoTable, source: Source, findings: Findings) -> None:
 
 
 def _check_format(table: CocoTable, findings: Findings) -> bool:
-    """Recognise boxes that are not x, y, width, height in pixels; returns whether they are in another format."""
+    """Report boxes that are not x, y, width, height in pixels; returns whether they are in another format."""
     known = table.image_rows >= 0
     extents = None if table.masks is None else table.masks.extents[known]
     verdict = recognise(table.boxes[known], table.sizes[known], table.areas[known], extents)
@@ -192,7 +192,7 @@ def _check_boxes(table: CocoTable, findings: Findings) -> None:
 
 
 def _check_use(table: CocoTable, source: Source, findings: Findings) -> None:
-    """What is left to learn from, after all that MMDetection leaves out."""
+    """Check that something is left to learn from, after all that MMDetection leaves out."""
     path = table.file.path
     table.kept = kept_boxes(table) & (table.labels >= 0)
     table.used = table.kept & ~table.crowd

@@ -1,4 +1,4 @@
-"""The categories of a COCO file against the classes of a config, by name and by order."""
+"""Compare the categories of a COCO file with the classes of a config, by name and by order."""
 
 from difflib import get_close_matches
 
@@ -8,7 +8,7 @@ from .findings import Findings
 
 
 def check_categories(file: CocoFile, source: Source, findings: Findings) -> None:
-    """MMDetection takes the file's categories that have a name of ``classes``, and numbers them in the file's order."""
+    """Compare categories with classes. MMDetection takes the categories named in ``classes``, in the order of the file."""
     given = source.dataset.metainfo.get('classes')
     names = [category['name'] for category in file.categories]
     where = f'{source.key}.metainfo.classes'

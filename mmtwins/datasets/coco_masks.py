@@ -1,7 +1,7 @@
-"""Masks of a COCO file: polygons and run lengths that pycocotools can draw without harm, and where they lie.
+"""Check masks of a COCO file: whether pycocotools can draw them without harm, and where they are.
 
-pycocotools draws what it is given: an infinite coordinate ends the process, a far one takes all memory, and run lengths that
-cover only a part of the image leave the rest of the mask to chance.
+pycocotools draws whatever it gets: an infinite coordinate ends the process, a far one takes all memory, and if run lengths
+cover only a part of the image, the rest of the mask is random.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ MEASURED_RUN_LENGTHS = 20_000  # enough to compare boxes with masks; each takes 
 
 @dataclass
 class Masks:
-    """What the masks of annotations are.
+    """The masks of annotations, as far as they are usable.
 
     Attributes:
-        usable: Annotations that MMDetection trains with a mask, (N,) bool.
+        usable: Annotations whose mask MMDetection can train with, (N,) bool.
         extents: x1, y1, x2, y2 of each mask in pixels, (N, 4); NaN where not known.
         faults: Indices of annotations by fault: ``missing``, ``shape``, ``short``, ``far``, ``outside``, ``size``, ``counts``,
             ``empty``.
@@ -42,14 +42,14 @@ class Masks:
 
 
 def inspect_masks(segmentations: Sequence[Any], sizes: np.ndarray) -> Masks:
-    """Look at all masks of a file.
+    """Check all masks of a file.
 
     Args:
         segmentations: ``segmentation`` of each annotation; None where it has none.
         sizes: Height and width of each annotation's image, in pixels, (N, 2).
 
     Returns:
-        What they are.
+        The masks and their faults.
     """
     number = len(segmentations)
     masks = Masks(np.zeros(number, bool), np.full((number, 4), np.nan))
@@ -122,16 +122,16 @@ def _inspect_codes(entries: list[tuple[int, dict]], sizes: np.ndarray, masks: Ma
 
 
 def decode_counts(text: str) -> np.ndarray | None:
-    """Run lengths that are compressed to text.
+    """Decode run lengths that are compressed to text.
 
     Args:
-        text: ``counts`` of a compressed code.
+        text: ``counts`` of compressed run lengths.
 
     Returns:
-        Pixels of each run, starting with those outside of the mask; None if the text is none of COCO's.
+        Pixels of each run, starting with those outside the mask; None if the text is not in COCO's compressed form.
 
-    Source: ``rleFrString`` of COCO's API, which does not notice wrong text. Five bits a character with a sign and a
-        continuation bit; from the fourth run on, the difference to the last but one.
+    Source: ``rleFrString`` of COCO's API, which does not notice wrong text. Each character has five bits with a sign and a
+        continuation bit. From the fourth run on, a number is the difference to the last run but one.
     """
     try:
         digits = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48

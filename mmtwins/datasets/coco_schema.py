@@ -1,4 +1,4 @@
-"""COCO's annotation format as a schema, and reading a file that may break it.
+"""COCO's annotation format as a schema, and a reader for files that may violate it.
 
 Source: the format as pycocotools, MMDetection's ``CocoDataset`` and ``COCOeval`` read it.
 """
@@ -45,7 +45,7 @@ class Category(TypedDict):
 
 @with_config(STRICT)
 class Annotation(TypedDict):
-    """An entry of ``annotations``; its mask is checked apart, and only where it is read."""
+    """An entry of ``annotations``; its mask is checked separately, and only if it is used."""
 
     id: Id
     image_id: Id
@@ -81,11 +81,11 @@ DESCRIPTIONS = {
 
 @dataclass
 class CocoFile:
-    """The entries of an annotation file that keep to the schema.
+    """The entries of an annotation file that follow the schema.
 
     Attributes:
         path: The file.
-        images, annotations, categories: Their entries, as MMDetection will see them.
+        images, annotations, categories: Their entries, as MMDetection sees them.
     """
 
     path: str
@@ -100,10 +100,10 @@ def read_coco(path: str, findings: Findings, needs_annotations: bool = True) -> 
     Args:
         path: JSON file.
         findings: Gets what is wrong.
-        needs_annotations: Whether a file without ``annotations`` is one that nothing can be learnt from.
+        needs_annotations: Whether a file without ``annotations`` is an error.
 
     Returns:
-        The entries that are right; None if the file as a whole cannot be used.
+        The valid entries; None if the file as a whole cannot be used.
     """
     remedy = "Give the path of an annotation file in COCO's format as ann_file"
     if problem := file_problem(path):
@@ -132,7 +132,7 @@ def read_coco(path: str, findings: Findings, needs_annotations: bool = True) -> 
 
 
 def name_entry(section: str, entry: Any, index: int) -> str:
-    """An entry in words, such as ``annotation 17 of image 4``."""
+    """A name of an entry for messages, such as ``annotation 17 of image 4``."""
     singular = dict(images='image', annotations='annotation', categories='category')[section]
     if not isinstance(entry, dict) or 'id' not in entry:
         return f'{section}[{index}]'
@@ -142,7 +142,7 @@ def name_entry(section: str, entry: Any, index: int) -> str:
 
 
 def _load_json(path: str) -> tuple[Any, str]:
-    """The content, read as pycocotools reads it, or why it cannot be read."""
+    """Read the content as pycocotools does; returns it, or the reason why it cannot be read."""
     was_enabled = gc.isenabled()
     gc.disable()  # millions of new objects, none of them garbage
     try:
@@ -164,7 +164,7 @@ def _load_json(path: str) -> tuple[Any, str]:
 
 
 def _valid_entries(path: str, section: str, entries: list, findings: Findings) -> list[dict]:
-    """The entries that keep to the schema; the others become findings, one for each field."""
+    """The entries that follow the schema; the others become findings, one for each field."""
     validate = SCHEMAS[section].validator.validate_python  # without the adapter's own checks: half the time
     valid: list[dict] = []
     wrong: dict[tuple[str, bool], list[str]] = {}
@@ -213,7 +213,7 @@ def _errors_of(section: str, entry: Any) -> list:
 
 
 def _without_decimals(entry: Any) -> dict | None:
-    """The entry with 1 for 1.0, which every reader takes for the same; None if there is no such number."""
+    """The entry with 1 instead of 1.0, which all readers treat alike; None if there is no such number."""
     if not isinstance(entry, dict):
         return None
     whole = {key: int(value) for key, value in entry.items() if isinstance(value, float) and value.is_integer()}
@@ -227,5 +227,5 @@ def repeated(values: Iterable[Any]) -> list[Any]:
 
 
 def entries_by_id(entries: Sequence[dict]) -> dict[int, dict]:
-    """The entries by id; of several with one id the last, as pycocotools keeps it."""
+    """The entries by id; if several have the same id, the last one, as in pycocotools."""
     return {entry['id']: entry for entry in entries}

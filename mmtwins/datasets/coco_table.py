@@ -12,13 +12,13 @@ from .data_sources import Source
 
 @dataclass
 class CocoTable:
-    """The annotations of a file as arrays, one row each; only those that keep to the schema.
+    """The annotations of a file as arrays, one row each; only those that follow the schema.
 
     Attributes:
         file: The entries themselves.
         classes: The config's classes.
         image_rows: Index into ``file.images``; -1 for an image that the file does not have.
-        labels: Index into ``classes`` by name; -1 for a category that is none of them.
+        labels: Index into ``classes`` by name; -1 for a category that is not a class.
         known_category: Whether the file has the category.
         sizes: Height and width of the image, in pixels, (N, 2); 0 where it is unknown.
         boxes: x, y, width, height, (N, 4).
@@ -47,19 +47,19 @@ class CocoTable:
     kept_images: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def name(self, row: int) -> str:
-        """An annotation in words: id, and the file of its image."""
+        """A name of an annotation for messages: its id and the file of its image."""
         annotation = self.file.annotations[row]
         image = self.image_rows[row]
         where = self.file.images[image]['file_name'] if image >= 0 else f'image {annotation["image_id"]}'
         return f'annotation {annotation["id"]} in {where}'
 
     def with_box(self, row: int) -> str:
-        """An annotation in words, with its box."""
+        """A name of an annotation for messages, with its box."""
         return f'{self.name(row)}: {self.file.annotations[row]["bbox"]}'
 
 
 def tabulate(file: CocoFile, classes: tuple[str, ...]) -> CocoTable:
-    """Bring the annotations of a file into arrays."""
+    """Put the annotations of a file into arrays."""
     annotations = file.annotations
     number = len(annotations)
     rows = {image['id']: index for index, image in enumerate(file.images)}

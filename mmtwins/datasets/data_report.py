@@ -1,4 +1,4 @@
-"""What a check found, as text, as JSON and as an exit code."""
+"""The result of a check as text, as JSON and as an exit code."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class SourceReport:
     """One data set of a config.
 
     Attributes:
-        name: Splits and place in the config.
+        name: Its splits and its place in the config.
         path: Annotation file, or folder of images.
         numbers: What was counted, by name.
         findings: What is wrong, errors first.
@@ -26,7 +26,7 @@ class SourceReport:
     findings: list[Finding] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The lines of the report for a terminal."""
         numbers = [f'{n:,} {name}' if isinstance(n, int) else f'{name} {n}' for name, n in self.numbers.items()]
         counted = ', '.join(numbers)
         lines = [f'{self.name} ({self.path})', f'  {counted or "nothing could be counted"}']
@@ -56,12 +56,12 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """What stops a training."""
+        """The findings that stop a training."""
         return [one for source in self.sources for one in source.findings if one.is_error]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What is only counted."""
+        """The findings that are only counted."""
         return [one for source in self.sources for one in source.findings if not one.is_error]
 
     def exit_code(self, strict: bool = False) -> int:
@@ -76,14 +76,14 @@ class Report:
         return '\n'.join([*lines, f'{_count(self.errors, "error")} and {_count(self.warnings, "warning")}{part}'])
 
     def raise_errors(self) -> None:
-        """Raise ValueError with the errors, if there are any; the first few in full."""
+        """Raise a ValueError with the first errors in full, if there are any."""
         errors = self.errors
         if errors:
             more = f'\n{len(errors) - 3} more: run tools/check_data.py' if len(errors) > 3 else ''
             raise ValueError('the data cannot be trained on\n' + '\n'.join(one.sentence for one in errors[:3]) + more)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as plain values for JSON."""
         return dict(fast=self.fast, sources=[source.to_dict() for source in self.sources])
 
     @classmethod
@@ -91,7 +91,7 @@ class Report:
         return cls([SourceReport.from_dict(one) for one in values['sources']], values['fast'])
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON, and the folders above it; returns the path."""
+        """Write the report as JSON and create the folders for it; returns the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_dict(), indent=2) + '\n')

@@ -1,4 +1,4 @@
-"""The data sets that a config reads, out of their wrappers, with paths and classes as their own class sees them."""
+"""The data sets that a config reads, without their wrappers, with the paths and classes that they will use."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ class Source:
     """One data set of a config.
 
     Attributes:
-        splits: Of ``'train'``, ``'val'`` and ``'test'``, those that read it.
-        key: Where the config has it, such as ``train_dataloader.dataset``.
-        kind: ``'coco'``, ``'labels'`` (images with label images), or ``''`` for what the checks do not know.
-        type_name: Its class.
-        dataset: It, built without reading anything; None for an unknown kind.
-        steps: The dicts of its pipeline by type, nested ones too; of several with one type the last.
-        ignore_index: Label that losses and metrics take for no class.
+        splits: The splits that read it, some of ``'train'``, ``'val'`` and ``'test'``.
+        key: Its place in the config, such as ``train_dataloader.dataset``.
+        kind: ``'coco'``, ``'labels'`` (images with label images), or ``''`` if the checks do not know it.
+        type_name: Name of its class.
+        dataset: The data set, built without reading anything; None for an unknown kind.
+        steps: The dicts of its pipeline by type, nested ones too; if several have the same type, the last.
+        ignore_index: The label that losses and metrics ignore.
         evaluator_files: Annotation files that the metrics of its splits read.
         measures_masks: Whether one of these metrics compares masks.
     """
@@ -64,14 +64,14 @@ class Source:
 
 
 def find_sources(cfg: Config, splits: tuple[str, ...] = SPLITS) -> list[Source]:
-    """Find what a config reads.
+    """Find the data sets that a config reads.
 
     Args:
-        cfg: The whole config; its library gets imported.
-        splits: Of ``'train'``, ``'val'`` and ``'test'``; those without a data loader in the config are left out.
+        cfg: The whole config; its library is imported.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``; those without a data loader in the config are left out.
 
     Returns:
-        The data sets; one that several splits read stands there once.
+        The data sets; one that several splits read is listed once.
 
     Raises:
         ValueError: The config has no data set, or one cannot be built.
@@ -116,7 +116,7 @@ def iter_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Mapping]]:
     """The data sets inside wrappers such as RepeatDataset and ConcatDataset, each with its place in the config.
 
     Raises:
-        ValueError: What a wrapper holds is no config of a data set.
+        ValueError: A wrapper holds something that is not the config of a data set.
     """
     if not isinstance(dataset, Mapping):
         raise ValueError(f'{key} is {dataset!r}: it must be a dict such as dict(type=..., data_root=...)')
@@ -204,7 +204,7 @@ def _ignore_index(cfg: Config) -> int:
 
 
 def _kind(dataset_class: Any) -> str:
-    """What a class reads. Those that read files their own way, as LVISV1Dataset does, are none of the two."""
+    """The kind of data that a class reads; empty for classes with their own way of reading, such as LVISV1Dataset."""
     for base in getattr(dataset_class, '__mro__', ()):
         library = base.__module__.partition('.')[0]
         if (library, base.__name__) == ('mmseg', 'BaseSegDataset'):

@@ -1,4 +1,4 @@
-"""Whether files can be read: regular, not empty, with a name that the system takes. Nothing is opened."""
+"""Check, without opening them, that files can be read: they are regular and not empty, and the system accepts their names."""
 
 import os
 import stat
@@ -14,13 +14,13 @@ KINDS = (
 
 
 def file_problem(path: str | Path) -> str:
-    """Say why a path is no file to read; a pipe would hang its reader for ever.
+    """Say why a file cannot be read. Pipes are refused: reading one would hang for ever.
 
     Args:
-        path: Of a file.
+        path: Path of a file.
 
     Returns:
-        Such as ``'does not exist'``; empty if it can be read.
+        A reason such as ``'does not exist'``; empty if the file can be read.
     """
     try:
         found = os.stat(path)
@@ -36,7 +36,7 @@ def file_problem(path: str | Path) -> str:
 
 
 def folder_problem(path: str | Path) -> str:
-    """Say why a path is no folder to read; empty if it is one with something in it."""
+    """Say why a folder cannot be used; empty if it exists and has something in it."""
     try:
         with os.scandir(path) as entries:
             return '' if next(entries, None) else 'is empty'
@@ -49,13 +49,13 @@ def folder_problem(path: str | Path) -> str:
 
 
 class FileIndex:
-    """Answers whether files exist, with one listing per folder instead of one question per file."""
+    """Checks whether files exist, by listing each folder once instead of asking for every file."""
 
     def __init__(self) -> None:
         self._folders: dict[str, set[str]] = {}
 
     def problem(self, path: str) -> str:
-        """As :func:`file_problem`, but does not notice empty files."""
+        """Like :func:`file_problem`, but does not notice empty files."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = set()

@@ -1,4 +1,4 @@
-"""What a check found: faults with counts, the first cases and a remedy; the sentences are made here."""
+"""Faults that a check found, with counts, first cases and remedies, and the sentences made from them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 SHOWN_CASES = 5
 
-# A person can judge these better than a rule can: `allow` makes them warnings.
+# These may be intended, which a rule cannot know: `allow` makes them warnings.
 ALLOWABLE = (
     'box-format',
     'box-outside',
@@ -71,7 +71,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects what is found; a code in ``allow`` is a warning at most."""
+    """Collects findings; a code in ``allow`` is at most a warning."""
 
     allow: frozenset[str] = frozenset()
     found: list[Finding] = field(default_factory=list)
@@ -90,13 +90,13 @@ class Findings:
         """Add a fault.
 
         Args:
-            code: See :class:`Finding`, as the others.
+            code: See :class:`Finding`, also for the other arguments.
             path: File or folder.
             text: What is wrong.
             remedy: What to do.
             is_error: Whether it stops a training.
-            cases: All cases, or the first; only some are kept.
-            count: Number of cases; None counts those given, or is 1.
+            cases: All cases, or the first ones; only a few are kept.
+            count: Number of cases; None counts ``cases``, and is at least 1.
         """
         every = list(cases) if not isinstance(cases, Sequence) else cases
         number = count if count is not None else max(len(every), 1)
@@ -106,7 +106,7 @@ class Findings:
         )
 
     def finish(self) -> list[Finding]:
-        """Everything found, errors first, with what is allowed as a warning."""
+        """All findings, errors first; allowed ones are warnings."""
         allowed = [
             replace(one, is_error=False) if one.code in self.allow and one.is_allowable else one for one in self.found
         ]
@@ -114,13 +114,13 @@ class Findings:
 
 
 def _printable(text: object, limit: int = 200) -> str:
-    """Text of a foreign file for one line of a terminal: no control characters, not endless."""
+    """Make text from an unknown file safe for one line of a terminal: no control characters, limited length."""
     shown = ''.join(char if char.isprintable() else f'\\x{ord(char):02x}' for char in str(text))
     return shown if len(shown) <= limit else f'{shown[: limit - 3]}...'
 
 
 def check_allowed(codes: Iterable[str]) -> frozenset[str]:
-    """The codes as a set; raises ValueError for one that no fault has or that cannot be allowed."""
+    """The codes as a set; raises ValueError for a code that does not exist or cannot be allowed."""
     allowed = frozenset(codes)
     if wrong := sorted(allowed - set(ALLOWABLE)):
         raise ValueError(f'--allow {" ".join(wrong)}: choose from {", ".join(ALLOWABLE)}')

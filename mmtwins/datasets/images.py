@@ -1,4 +1,4 @@
-"""Images: there, readable as the config's pipeline reads them, whole, and of the size that annotations were made for."""
+"""Check that images exist, can be read by the config's pipeline, are whole, and have the size that annotations assume."""
 
 import io
 from collections import Counter
@@ -36,7 +36,7 @@ class Decoder:
         return cls(step.get('imdecode_backend') or 'cv2', step.get('color_type') or 'color')
 
     def decode(self, content: bytes) -> np.ndarray:
-        """The image as the pipeline gets it; raises ValueError where it gets none."""
+        """Decode an image as the pipeline does; raises ValueError if it cannot be decoded."""
         import mmcv
 
         image = mmcv.imfrombytes(content, flag=self.flag, backend=self.backend)
@@ -46,7 +46,7 @@ class Decoder:
 
     @property
     def turns(self) -> bool:
-        """Whether it turns an image as its EXIF orientation says."""
+        """Whether decoding turns an image by its EXIF orientation."""
         return self.flag in ('color', 'grayscale')
 
 
@@ -168,7 +168,7 @@ def check_images(
 
 
 def check_existence(paths: Sequence[str], where: str, what: str, findings: Findings, options: Pass) -> list[int]:
-    """Check that all files are there; returns the indices of those to look into."""
+    """Check that all files exist; returns the indices of those to look into."""
     index = FileIndex()
     problems = {i: problem for i, path in enumerate(paths) if (problem := index.problem(path))}
     if problems:
@@ -180,7 +180,7 @@ def check_existence(paths: Sequence[str], where: str, what: str, findings: Findi
 
 
 def report_facts(facts: Mapping[str, ImageFact], where: str, findings: Findings) -> None:
-    """Report what makes images wrong by themselves."""
+    """Report faults of images that do not depend on annotations."""
     number = len(facts)
     unreadable = {path: fact.problem for path, fact in facts.items() if fact.problem}
     if unreadable:

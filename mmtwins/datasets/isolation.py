@@ -1,4 +1,4 @@
-"""Run functions on untrusted files in child processes: a signal or a hang ends the child, not us."""
+"""Run functions on untrusted files in child processes, so that a crash or a hang ends only the child."""
 
 import gc
 import multiprocessing
@@ -18,7 +18,7 @@ STOP = '__stop__'
 
 
 class Outcome(NamedTuple):
-    """What became of one call: its value, or the failure in words."""
+    """The result of one call: its value, or the failure in words."""
 
     value: Any = None
     failure: str = ''
@@ -35,12 +35,12 @@ def run_isolated(function: Callable[[Any], Any], argument: Any, seconds: float) 
     """Call a function in a child process.
 
     Args:
-        function: Need not be picklable, as the child is forked; its value must be.
-        argument: The one argument; picklable.
+        function: The function; it need not be picklable, because the child is forked. What it returns must be.
+        argument: Its only argument, picklable.
         seconds: Time limit.
 
     Returns:
-        The value, or ``failure``: an exception's type and message, a signal, or the limit.
+        The value, or the ``failure``: an exception's type and message, a signal, or that the time limit was exceeded.
     """
     ((_, outcome),) = map_isolated(function, [argument], workers=1, seconds=seconds)
     return outcome
@@ -49,7 +49,7 @@ def run_isolated(function: Callable[[Any], Any], argument: Any, seconds: float) 
 def map_isolated(
     function: Callable[[Any], Any], items: Iterable[Any], workers: int, seconds: float
 ) -> Iterator[tuple[int, Outcome]]:
-    """Call a function on each item in child processes. An item whose process dies or hangs costs no other item.
+    """Call a function on each item in child processes. If a process dies or hangs, only its current item is lost.
 
     Args:
         function: Called with an item, see :func:`run_isolated`.
@@ -58,7 +58,7 @@ def map_isolated(
         seconds: Time limit of one item.
 
     Yields:
-        The item's index and its outcome, in the order in which they end.
+        The item's index and its outcome, in the order in which the calls end.
     """
     waiting = enumerate(items)
     tasks: dict[Connection, _Task] = {}
@@ -79,7 +79,7 @@ def map_isolated(
 
 @contextmanager
 def _without_threads_of_opencv() -> Iterator[None]:
-    """A forked process has not the threads of its parent, and OpenCV would wait for them for ever."""
+    """Switch off OpenCV's threads: a forked process does not have those of its parent, and would wait for them for ever."""
     opencv = sys.modules.get('cv2')
     before = opencv.getNumThreads() if opencv else 0
     if opencv:
@@ -124,7 +124,7 @@ def _run(
 
 
 def _collect(connection: Connection, child: ForkProcess, seconds: float, is_late: bool) -> Outcome:
-    """The outcome of what a child was given; the child has ended afterwards if it gave none."""
+    """Get the outcome of a child's item; if there is none, the child has ended afterwards."""
     if is_late:
         child.kill()
         child.join()

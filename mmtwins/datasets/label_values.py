@@ -1,4 +1,4 @@
-"""The values of label images against the classes of a config, by their shares in the whole data set."""
+"""Compare the values of label images with the classes of a config, over the whole data set."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class LabelTable:
     """The label images of a data set.
 
     Attributes:
-        classes: The config's classes, or those of the data set's own numbering where the config takes some of them.
+        classes: The config's classes; if the config selects some of the data set's own classes, all of these.
         first: Value of the first class: 1 with ``reduce_zero_label``, else 0.
         ignored: The value that stands for no class, for losses and metrics.
         images: See :class:`mmtwins.datasets.images.ImageTable`.
@@ -66,7 +66,7 @@ class LabelTable:
 
 
 def report_values(table: LabelTable, source: Source, where: str, findings: Findings) -> None:
-    """Report values that are no class, and what shows that classes are numbered in another way.
+    """Report values that are no class, and signs that classes are numbered in another way.
 
     Args:
         table: All label images that were looked at.
@@ -130,7 +130,7 @@ def report_values(table: LabelTable, source: Source, where: str, findings: Findi
 
 
 def seems_offset(table: LabelTable) -> bool:
-    """Whether values are one too small for ``reduce_zero_label``: all from 0 on are there but the last."""
+    """Whether values seem one too small for ``reduce_zero_label``: all from 0 on occur, except the last."""
     found = set(table.pixels()) - {table.ignored}
     return table.first == 1 and len(table.classes) > 1 and found == set(range(table.last))
 

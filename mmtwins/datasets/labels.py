@@ -1,4 +1,4 @@
-"""Label images: there, single numbers, of the size of their image, with values that are classes of the config."""
+"""Check that label images exist, have one channel and the size of their image, and hold classes of the config."""
 
 import io
 import os
@@ -55,7 +55,7 @@ def check_labels(source: Source, findings: Findings, options: Pass) -> LabelTabl
     """Check images and label images of a data set.
 
     Args:
-        source: Of kind ``'labels'``.
+        source: A data set of kind ``'labels'``.
         findings: Gets what is wrong.
         options: How much to look at.
 
@@ -133,7 +133,7 @@ def _list_pairs(source: Source, findings: Findings) -> tuple[list[str], list[str
 
 
 def _why_none(source: Source) -> tuple[str, str]:
-    """What a folder holds instead of images with the right suffix."""
+    """Say what a folder holds instead of images with the right suffix, and what to do."""
     suffix = source.dataset.img_suffix
     names = list_dir_or_file(source.image_folder, list_dir=False, recursive=True)
     others = Counter('.' + name.rpartition('.')[2] for name in names)

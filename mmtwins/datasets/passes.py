@@ -7,7 +7,7 @@ from typing import Any
 
 from .isolation import Outcome, map_isolated
 
-SAMPLE = 200  # images or label images that the fast form looks into
+SAMPLE = 200  # images or label images that the fast check looks into
 SECONDS = 60.0  # for one image
 
 
@@ -16,9 +16,9 @@ class Pass:
     """A whole pass over the data, or the fast one before a training.
 
     Attributes:
-        fast: Look at a sample of images, and at headers alone, in this process.
-        workers: Processes of a whole pass.
-        progress: Show a bar.
+        fast: Look only at a sample of the images, and only at their headers, in this process.
+        workers: Number of processes of a whole pass.
+        progress: Show a progress bar.
     """
 
     fast: bool = False
@@ -27,11 +27,11 @@ class Pass:
 
     @classmethod
     def whole(cls, workers: int | None = None, progress: bool = False) -> 'Pass':
-        """A whole pass; by default with a process for each core."""
+        """A whole pass; by default with one process per core."""
         return cls(False, workers or len(os.sched_getaffinity(0)), progress)
 
     def choose(self, indices: Sequence[int]) -> list[int]:
-        """All indices, or some that are evenly spread."""
+        """All indices, or in a fast pass an evenly spread sample."""
         if not self.fast or len(indices) <= SAMPLE:
             return list(indices)
         step = len(indices) / SAMPLE

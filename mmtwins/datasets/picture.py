@@ -29,11 +29,11 @@ FAULT = '#D00000'
 
 
 def draw_picture(checked: Checked, path: str | Path) -> Path | None:
-    """Draw what a check has read of a data set.
+    """Draw what a check has read from a data set.
 
     Args:
-        checked: Of :func:`mmtwins.datasets.checking.check_datasets`.
-        path: PNG file to write, with the folders above it.
+        checked: A data set as :func:`mmtwins.datasets.checking.check_datasets` returns it.
+        path: PNG file to write; its folders are created.
 
     Returns:
         The path; None if nothing could be read.
@@ -115,7 +115,7 @@ def _palette(checked: Checked, number: int) -> list[tuple[int, int, int]]:
 
 
 def _draw_bars(axis: 'Axes', names: Sequence[str], values: np.ndarray, palette: list, title: str) -> None:
-    """Bars by class, with the names of empty ones in red; logarithmic where bars would be too small to see."""
+    """Bars by class, with the names of empty classes in red; logarithmic if some bars would be too small to see."""
     places = np.arange(len(names))
     axis.bar(places, values, color=np.array(palette) / 255, edgecolor=INK, linewidth=0.4)
     positive = values[values > 0]
@@ -280,6 +280,6 @@ def _rgb(colour: Any) -> tuple[float, float, float]:
 
 
 def _shorten(text: str, limit: int = 40) -> str:
-    """A name for a small place, without what Matplotlib would take for a formula."""
+    """Shorten a name and escape what Matplotlib would read as a formula."""
     shown = ''.join(char if char.isprintable() else '?' for char in text).replace('$', r'\$')
     return shown if len(shown) <= limit else f'{shown[: limit - 3]}...'

@@ -1,4 +1,4 @@
-"""Load a data set as a training does, and put its most unusual samples through the pipeline, in a process of its own."""
+"""Load a data set as a training does and put its most unusual samples through the pipeline, in a separate process."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -11,20 +11,20 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from .findings import Findings
 from .isolation import run_isolated
 
-SMALLEST = 32  # pixels that a side of a Twins backbone's input has at least
+SMALLEST = 32  # pixels that each side of a Twins backbone's input needs at least
 SECONDS = 600.0
 
 
 def try_pipeline(cfg: Config, split: str, favourites: Sequence[str], findings: Findings) -> None:
-    """Load a split's data set, its wrappers included, and a batch of samples; what fails becomes a finding.
+    """Load a split's data set, including its wrappers, and a batch of samples; a failure becomes a finding.
 
     Args:
         cfg: The whole config.
         split: ``'train'``, ``'val'`` or ``'test'``.
-        favourites: Paths of images to try, such as the smallest and the largest; the first and last are tried too.
-        findings: Gets what fails.
+        favourites: Paths of images to try, such as the smallest and the largest; the first and the last are always tried.
+        findings: Gets the failure.
     """
-    for registry in (DATASETS, TRANSFORMS, MODELS):  # imported here, children need not do it again
+    for registry in (DATASETS, TRANSFORMS, MODELS):  # import here, so that the child need not do it again
         with registry.switch_scope_and_registry(cfg.get('default_scope')) as inner:
             inner.import_from_location()
     outcome = run_isolated(lambda names: _load(cfg, split, names), tuple(favourites), SECONDS)
@@ -35,7 +35,7 @@ def try_pipeline(cfg: Config, split: str, favourites: Sequence[str], findings: F
 
 
 def _load(cfg: Config, split: str, favourites: tuple[str, ...]) -> tuple[str, str]:
-    """Where loading fails and why; empty texts if it does not."""
+    """Where and why loading fails; the reason is empty if it does not."""
     scope = cfg.get('default_scope')
     where = f'{split}_dataloader.dataset'
     with DefaultScope.overwrite_default_scope(scope):
@@ -69,7 +69,7 @@ def _choose(dataset: Any, favourites: tuple[str, ...]) -> list[int]:
 
 
 def _try_batch(cfg: Config, split: str, samples: list, where: str) -> tuple[str, str]:
-    """Bring samples into batches of the size that the config has."""
+    """Put samples into batches, as the config's batch size requires."""
     preprocessor = cfg.model.get('data_preprocessor') if isinstance(cfg.get('model'), Mapping) else None
     if not preprocessor:
         return where, ''
@@ -86,7 +86,7 @@ def _try_batch(cfg: Config, split: str, samples: list, where: str) -> tuple[str,
 
 
 def _meta(sample: Any) -> Mapping:
-    """The meta information of a sample, as far as it has any."""
+    """The meta information of a sample, if it has any."""
     data = sample.get('data_samples') if isinstance(sample, Mapping) else None
     data = data[0] if isinstance(data, list | tuple) and data else data
     return getattr(data, 'metainfo', {})

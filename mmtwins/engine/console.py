@@ -1,4 +1,4 @@
-"""What a training says on the terminal: MMEngine's log without its tables, which the log file has, and how it ended."""
+"""Output of a training on the terminal: MMEngine's log without its tables (the log file has them), and how it ended."""
 
 import logging
 import re
@@ -13,14 +13,14 @@ from mmengine._strategy import BaseStrategy
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-# Beginnings of messages that only the log file gets: environment, config, hooks, one line per parameter, notes that MMEngine,
-# MMSegmentation and MMDetection make for their own developers.
+# Beginnings of messages that go to the log file alone: environment, config, hooks, one line per parameter, and notes of
+# MMEngine, MMSegmentation and MMDetection for their own developers.
 TABLES = re.compile(
     r'\s*-+\s*(System|Runtime) environment|Config:\n|Hooks will be executed in the following order|paramwise_options -- |'
     r'.* is skipped since |\s*Name of parameter - Initialization information|'
     r'"(FileClient|HardDiskBackend)" |The prefix is not set in metric class|Exp name: '
 )
-# Warnings of these libraries about what a user of a recipe can do nothing about.
+# Warnings of these libraries that a user of a recipe can do nothing about.
 WARNINGS = (
     'pkg_resources is deprecated',
     '``build_loss`` would be deprecated',
@@ -29,11 +29,11 @@ WARNINGS = (
     '.*`get_instance` should not accept any other arguments',
     '.*__array__ implementation doesn.t accept a copy keyword',
 )
-METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP')  # by which a training is judged, the first that it has
+METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP')  # a training is judged by the first of these that it has
 
 
 class WithoutTables(logging.Filter):
-    """Keeps :data:`TABLES` from a handler."""
+    """Drops the messages of :data:`TABLES`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not TABLES.match(record.getMessage())
@@ -41,7 +41,7 @@ class WithoutTables(logging.Filter):
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Let Runners that are built inside write :data:`TABLES` to their log file alone."""
+    """Runners built inside the ``with`` block write :data:`TABLES` to their log file only."""
     kinds: tuple[Any, ...] = (Runner, BaseStrategy)  # the strategy of a FlexibleRunner has the logger
     builders = [kind.build_logger for kind in kinds]
 
@@ -65,7 +65,7 @@ def quiet_terminal() -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """Ignore :data:`WARNINGS` in this process; for programs, not for libraries."""
+    """Ignore :data:`WARNINGS` in this process. Meant for programs, not for libraries."""
     for message in WARNINGS:
         warnings.filterwarnings('ignore', message=message)
 
@@ -74,7 +74,7 @@ def describe_end(runner: Runner) -> str:
     """How a training has ended: its metric, its weights, and the command that predicts with them.
 
     Args:
-        runner: After the training.
+        runner: A Runner whose training has ended.
 
     Returns:
         One to four lines.

@@ -1,4 +1,4 @@
-"""Several processes: who started them, what they have in common, and gloo where there is no GPU."""
+"""Several processes: check how they were started, connect them (by gloo without GPUs), and keep their buffers equal."""
 
 import os
 from functools import reduce
@@ -31,13 +31,13 @@ LOCAL_RANKS = dict(pytorch='LOCAL_RANK', slurm='SLURM_LOCALID', mpi='OMPI_COMM_W
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """MMEngine's wrapper for models on a CPU.
 
-    Synchronised batch norm, which does not run there, becomes plain batch norm. Gradients are added in the order of the
-    processes. PyTorch's own order follows from places in buffers, which change after the first step of a process, so that a
-    resumed training would be rounded in another way.
+    Synchronised batch norm does not run on CPUs and becomes plain batch norm. Gradients are added in the order of the
+    processes. PyTorch's own order depends on places in buffers, which change after the first step of a process, so a resumed
+    training would round differently.
 
     Args:
         module: The model.
-        device_ids: Ignored; MMEngine's Runner gives the number of a GPU.
+        device_ids: Ignored; MMEngine's Runner passes the number of a GPU.
         kwargs: As for ``MMDistributedDataParallel``.
     """
 
@@ -55,16 +55,16 @@ def _average_in_order(_: Any, bucket: torch.distributed.GradBucket) -> torch.fut
 
 @HOOKS.register_module()
 class SameBuffersHook(Hook):
-    """Give every process the first one's running statistics before a validation or a test.
+    """Give all processes the running statistics of the first before a validation or a test.
 
-    Plain batch norm collects them in each process from its own images, and the checkpoint has those of the first. So the
-    metrics are those of the checkpoint, however many processes compute them.
+    With plain batch norm, each process collects statistics from its own images, and a checkpoint has those of the first
+    process. With this hook the metrics are those of the checkpoint, however many processes compute them.
     """
 
     priority = 'LOW'  # after a moving average has taken the place of the weights
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Send the buffers of the model."""
+        """Send the buffers of the first process to all others."""
         for buffer in runner.model.buffers():
             broadcast(buffer)
 
@@ -72,13 +72,13 @@ class SameBuffersHook(Hook):
 
 
 def check_launcher(launcher: str) -> None:
-    """Check that this process was started by its launcher, and that there is a GPU for it if there are any.
+    """Check that the launcher started this process, and that there is a GPU for it if the machine has any.
 
     Args:
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        ValueError: It was not, with the command that would do.
+        ValueError: Something else started it, or there is no GPU for it; the message says how to start it.
     """
     if launcher == 'none':
         num = int(os.environ.get('WORLD_SIZE', 1))
@@ -103,15 +103,15 @@ def check_launcher(launcher: str) -> None:
 
 
 def prepare_processes(cfg: Config) -> None:
-    """Let the processes of a run use FSDP as mended here, ports of their own, and CPUs, as changes to its config.
+    """Prepare the processes of a run: use our FSDP strategy, choose a port under Slurm, and support CPUs.
 
-    Without a GPU the processes are connected by gloo here, and models are wrapped by :class:`CPUDistributedDataParallel`.
+    Without a GPU, gloo connects the processes, and :class:`CPUDistributedDataParallel` wraps the model.
 
     Args:
         cfg: The whole config, with ``launcher``, changed in place.
 
     Raises:
-        ValueError: As :func:`mmtwins.engine.fsdp.check_options`.
+        ValueError: See :func:`mmtwins.engine.fsdp.check_options`.
     """
     check_options(cfg)
     alone = cfg.get('launcher', 'none') == 'none'
@@ -139,7 +139,7 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def _connect_by_gloo(cfg: Config) -> None:
-    """As MMEngine's Runner connects processes, but without a GPU for each."""
+    """Connect the processes as MMEngine's Runner does, but without a GPU for each."""
     env_cfg = cfg.get('env_cfg') or {}
     set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
     os.environ.setdefault('SLURM_LOCALID', '0')  # else MMEngine divides by the number of GPUs

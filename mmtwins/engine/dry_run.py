@@ -1,4 +1,4 @@
-"""Try a training: one iteration, one batch of the validation, and nothing is written."""
+"""Try a training: one iteration and one batch of the validation, without writing anything."""
 
 import math
 import shutil
@@ -22,7 +22,7 @@ from .stopping import StopOnSignalHook
 
 @contextmanager
 def dry_work_dir(cfg: Config) -> Iterator[None]:
-    """Give a config a work directory that lasts as long as a ``with`` block, and a visualizer that reports to no service.
+    """Give a config a temporary work directory inside a ``with`` block, and a visualizer that reports to no service.
 
     Args:
         cfg: The whole config, changed in place.
@@ -35,7 +35,7 @@ def dry_work_dir(cfg: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        if not any(folder.rglob('traceback.txt')):  # which an error message has named
+        if not any(folder.rglob('traceback.txt')):  # an error message has named this file
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -51,7 +51,7 @@ def prepare_dry_run(runner: Runner) -> None:
 
 
 class _OnlyLoads(Hook):
-    """Stands for a hook that writes checkpoints: looks at the one that is loaded, as it does, and does nothing else."""
+    """Replaces a hook that writes checkpoints: looks at the checkpoint that is loaded, as that hook does, and writes none."""
 
     def __init__(self, hook: CheckpointHook) -> None:
         self.priority = hook.priority
@@ -82,7 +82,7 @@ class DryRunHook(Hook):
     """Ends the program with exit code 0 after the first iteration and one batch of the validation.
 
     Args:
-        savers: What stands for hooks that write checkpoints.
+        savers: The replacements of hooks that write checkpoints.
     """
 
     priority = 'LOWEST'  # all other hooks get the iteration, too
@@ -97,13 +97,13 @@ class DryRunHook(Hook):
             runner.val_loop.dataloader = _FirstBatch(runner.val_loop.dataloader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Take the time."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the loss, validate, and end."""
+        """Check the loss, validate, and end the program."""
         loss = float(loss_of(outputs or {}).detach().flatten()[0])
         seconds = time.perf_counter() - self._started
         for other, files in all_gather_object((loss, list(iter_files(data_batch)))):
@@ -119,18 +119,18 @@ class DryRunHook(Hook):
             done.append(f'{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory at most')
         if is_main_process():
             runner.logger.info(f'Dry run: {", ".join(done)}. Nothing is written; without --dry-run the training starts')
-        barrier()  # or a launcher ends those that are not done
+        barrier()  # otherwise the launcher ends processes that are not done
         raise SystemExit(0)
 
     def after_train(self, runner: Runner) -> None:
-        """Say that nothing was tried."""
+        """Log that nothing was left to try."""
         if is_main_process():
             runner.logger.info(
                 f'Dry run: nothing is left to train, iteration {runner.iter:,} of {runner.max_iters:,} is done'
             )
 
     def _check_best(self, runner: Runner, metrics: Mapping[str, Any]) -> None:
-        """``save_best`` names a metric, which MMEngine looks up after the first validation."""
+        """Check that the validation gives the metric of ``save_best``; MMEngine looks it up after the first validation."""
         for saver in self.savers:
             missing = [name for name in saver.save_best if name != 'auto' and name not in metrics]
             if missing and metrics:

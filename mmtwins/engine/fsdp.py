@@ -1,4 +1,4 @@
-"""Models that are spread over processes: MMEngine's FSDPStrategy with whole checkpoints, today's PyTorch, and on CPUs."""
+"""Models sharded over processes: MMEngine's FSDPStrategy with whole checkpoints, for current PyTorch, and on CPUs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,25 +28,25 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from ..models.block import TwinsBlock
 
-INSERTED = ('_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')  # in the names of what is wrapped
+INSERTED = ('_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')  # wrappers insert these into names of weights
 
 
 @STRATEGIES.register_module()
 class TwinsFSDPStrategy(FSDPStrategy):
-    """MMEngine's ``FSDPStrategy``, which our tools put in its place.
+    """A replacement of MMEngine's ``FSDPStrategy``, which our tools use in its place.
 
-    A checkpoint is one file, like that of a model which is not spread, and either kind of training resumes either. Each
-    transformer block is a unit of its own. Gradients are clipped by the norm over all processes. On CPUs synchronised batch
-    norm becomes plain batch norm.
+    A checkpoint is one file, like that of a model without FSDP, and trainings with and without FSDP resume either. Each
+    transformer block is an FSDP unit. Gradients are clipped by the norm over all processes. On CPUs, synchronised batch norm
+    becomes plain batch norm.
 
     Args:
-        model_wrapper: As for ``FSDPStrategy``; without an ``auto_wrap_policy`` the blocks are wrapped.
+        model_wrapper: As for ``FSDPStrategy``; without an ``auto_wrap_policy``, each transformer block is wrapped.
         state_dict_cfg: ``'full'``, or a dict as for ``FSDPStrategy`` with ``state_dict_type='FULL_STATE_DICT'``. MMEngine's
             default, ``'local'``, writes folders that PyTorch cannot read back as weights only.
         kwargs: As for ``FSDPStrategy``.
 
     Raises:
-        ValueError: Checkpoints would be folders.
+        ValueError: ``state_dict_cfg`` would write checkpoints as folders.
     """
 
     state_dict_config: StateDictConfig
@@ -65,18 +65,18 @@ class TwinsFSDPStrategy(FSDPStrategy):
         wrapper = dict(type='MMFullyShardedDataParallel', auto_wrap_policy=ModuleWrapPolicy((TwinsBlock,)))
         wrapper |= dict(device_id=torch.device('cpu')) if on_cpu else {}
         super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, state_dict_cfg=state_dict_cfg, **kwargs)
-        # PyTorch: "offloaded" from CPU to CPU, weights end in a segfault, both moments of Adam in one tensor.
+        # Offloading from CPU to CPU in PyTorch: weights end in a segfault, and both moments of Adam in one tensor.
         if on_cpu:
             self.state_dict_config = replace(self.state_dict_config, offload_to_cpu=False)
             self.optim_state_dict_config = replace(self.optim_state_dict_config, offload_to_cpu=False)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        for value in chain(model.parameters(), model.buffers()):  # as DDP does, should seeds differ
+        for value in chain(model.parameters(), model.buffers()):  # as DDP does, in case seeds differ
             broadcast(value.data)
         return super()._wrap_model(revert_sync_batchnorm(model) if get_device() == 'cpu' else model)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> BaseOptimWrapper:
-        """Build the optimizer wrapper; it clips by the norm of the whole gradient, not of the part that is here."""
+        """Build the optimizer wrapper; it clips by the norm of the whole gradient, not of this process's part."""
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if getattr(wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
             wrapper.clip_func = self._clip_by_norm
@@ -86,12 +86,12 @@ class TwinsFSDPStrategy(FSDPStrategy):
         return self.model.clip_grad_norm_(max_norm, norm_type)
 
     def load_checkpoint(self, filename: str, **kwargs: Any) -> dict:
-        """Load a file into the spread model; every process reads it."""
+        """Load a file into the sharded model; every process reads it."""
         with _whole(self.model):
             return super().load_checkpoint(filename, **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load the state of an optimizer, of a spread model or another."""
+        """Load the state of an optimizer, saved with or without FSDP."""
         optimizer = self.optim_wrapper.optimizer
         names = {id(value): own_name(name) for name, value in self.model.named_parameters()}
         state_dict = name_parameters(state_dict, [[names[id(p)] for p in g['params']] for g in optimizer.param_groups])
@@ -101,24 +101,24 @@ class TwinsFSDPStrategy(FSDPStrategy):
 
 
 def own_name(name: str) -> str:
-    """The name of a weight without what FSDP and activation checkpointing insert."""
+    """The name of a weight without the parts that FSDP and activation checkpointing insert."""
     for inserted in INSERTED:
         name = name.replace(inserted, '')
     return name
 
 
 def name_parameters(state: Mapping[str, Any], names: list[list[str]]) -> dict[str, Any]:
-    """Name the weights in the state of an optimizer, which PyTorch's own numbers, by their place in its groups.
+    """Name the weights in the state of an optimizer; PyTorch numbers them by their place in the groups.
 
     Args:
-        state: With ``state`` and ``param_groups``.
-        names: Of the weights of each group.
+        state: A dict with ``state`` and ``param_groups``.
+        names: Names of the weights of each group.
 
     Returns:
-        The same with names for numbers.
+        The same state, with names instead of numbers.
 
     Raises:
-        ValueError: The groups have other sizes.
+        ValueError: The groups in the state have other sizes than ``names``.
     """
     groups = state['param_groups']
     if [len(group['params']) for group in groups] != [len(group) for group in names]:
@@ -131,7 +131,7 @@ def name_parameters(state: Mapping[str, Any], names: list[list[str]]) -> dict[st
 
 
 def own_part(model: FullyShardedDataParallel) -> dict[str, Tensor]:
-    """The part of each weight that is in this process, and the buffers, by their names in the whole model."""
+    """The part of each weight in this process, and all buffers, by their names in the whole model."""
     return {own_name(name): value for name, value in chain(model.named_parameters(), model.named_buffers())}
 
 
@@ -143,7 +143,7 @@ def whole_state_dict(model: FullyShardedDataParallel) -> dict[str, Tensor]:
 
 @contextmanager
 def _whole(model: nn.Module) -> Iterator[None]:
-    """Let state dicts be those of the whole model, in every process."""
+    """Inside a ``with`` block, state dicts are those of the whole model, in every process."""
     configs = FullStateDictConfig(offload_to_cpu=False), FullOptimStateDictConfig(offload_to_cpu=False)
     with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, *configs):
         yield
@@ -162,7 +162,7 @@ def check_options(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        ValueError: It does.
+        ValueError: The config asks for one of these.
     """
     if cfg.get('runner_type') != 'FlexibleRunner':
         return

@@ -11,7 +11,7 @@ from .fsdp import own_name
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TwinsLayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """Multiply the learning rate of each weight by ``layer_decay`` once for each layer above it.
+    """Multiply the learning rate of each weight by ``layer_decay``, once for each layer above it.
 
     The blocks of a backbone are layers 1 to N, counted over all stages. Layer 0 is the first patch embedding. The patch
     embedding of a later stage and every position encoding belong to the first block of their stage, the norm of a stage to
@@ -19,18 +19,19 @@ class TwinsLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
         rate = base rate * layer_decay ** (N + 1 - layer)
 
-    It serves every model with a Twins backbone, and all other options of ``paramwise_cfg`` hold beside it::
+    It works for every model with a Twins backbone. All other options of ``paramwise_cfg`` still apply::
 
         optim_wrapper = dict(constructor='TwinsLayerDecayConstructor', paramwise_cfg=dict(layer_decay=0.9))
 
     Args:
-        optim_wrapper_cfg: As for MMEngine's constructor; the optimizer needs ``lr``.
-        paramwise_cfg: As for MMEngine's constructor, and ``layer_decay``, above 0 and at most 1.
+        optim_wrapper_cfg: As for MMEngine's constructor; the optimizer must have ``lr``.
+        paramwise_cfg: As for MMEngine's constructor, plus ``layer_decay``, above 0 and at most 1.
 
     Raises:
-        ValueError: ``layer_decay`` or ``lr`` is missing or out of its range; when called, if there is no Twins backbone.
+        ValueError: ``layer_decay`` or ``lr`` is missing or out of range; or, when called, the model has no Twins backbone.
 
-    Source: BEiT (arXiv:2106.08254) has the formula. Which layer a weight is in is our choice: no Twins was trained so.
+    Source: The formula is BEiT's (arXiv:2106.08254). The layers of the weights are our choice: we know of no such training
+        of Twins.
     """
 
     def _validate_cfg(self) -> None:
@@ -44,7 +45,7 @@ class TwinsLayerDecayConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None
     ) -> None:
-        """Add the weights of a module to the groups; the outermost call, which has no prefix, scales their rates."""
+        """Add the weights of a module to the groups; the outermost call, without a prefix, scales their rates."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return
@@ -59,17 +60,17 @@ class TwinsLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def decay_factors(model: nn.Module, decay: float) -> dict[int, float]:
-    """What the rate of each weight is multiplied by.
+    """The factor for the learning rate of each weight.
 
     Args:
-        model: With Twins backbones in it, or one itself.
-        decay: From one layer to the one below.
+        model: A model that contains Twins backbones, or is one.
+        decay: Factor from one layer to the layer below.
 
     Returns:
-        Factors by the ``id`` of the weight.
+        Factors, by the ``id`` of the weight.
 
     Raises:
-        ValueError: There is no Twins backbone.
+        ValueError: The model has no Twins backbone.
     """
     backbones = [module for module in model.modules() if isinstance(module, TwinsBackbone)]
     if not backbones:
@@ -83,11 +84,11 @@ def decay_factors(model: nn.Module, decay: float) -> dict[int, float]:
 
 
 def find_layer(name: str, depths: list[int]) -> int:
-    """The layer of a weight of a backbone, see :class:`TwinsLayerDecayConstructor`.
+    """The layer of a backbone's weight, see :class:`TwinsLayerDecayConstructor`.
 
     Args:
-        name: Of the weight in the backbone.
-        depths: Blocks of each stage.
+        name: Name of the weight in the backbone.
+        depths: Number of blocks of each stage.
 
     Returns:
         0 for the first patch embedding, 1 for the first block, and so on.

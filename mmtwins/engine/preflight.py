@@ -1,4 +1,4 @@
-"""A short block before the first iteration: what a training starts from, its batch, classes, disk, and how to resume it."""
+"""The block in the log before the first iteration: starting weights, batch, classes, disk, results, and how to resume."""
 
 import logging
 import os
@@ -29,14 +29,14 @@ RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RAN
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is known before the processes of a training meet.
+    """The lines of the block that are known before the processes of a training are connected.
 
     Args:
         weights: What the backbone starts from.
-        classes: Those found in the data.
+        classes: The classes found in the data.
         disk: Room for checkpoints.
-        results: Where they go.
-        resume: How to.
+        results: Where logs and checkpoints go.
+        resume: How to continue the training.
     """
 
     weights: Line
@@ -46,14 +46,14 @@ class Preflight:
     resume: Line
 
     def block(self, batch: Line) -> str:
-        """The text, with the line on the batch, that needs the number of processes."""
+        """The text of the block, with the line about the batch, which depends on the number of processes."""
         lines = (self.weights, batch, self.classes, self.disk, self.results, self.resume)
         rows = [f'{"!" if line.is_loud else " "} {line.subject:8} {line.text}' for line in lines]
         return '\n'.join(['Before the first iteration:', *rows])
 
 
 def is_first_process(launcher: str) -> bool:
-    """Whether this is the process that checks and prints, asked before the processes know each other."""
+    """Whether this is the process that checks and prints; works before the processes are connected."""
     return int(os.environ.get(RANKS.get(launcher, ''), 0)) == 0
 
 
@@ -74,7 +74,7 @@ def look_ahead(
         recipe: Name of the published run that the config repeats.
 
     Returns:
-        All lines but that on the batch.
+        All lines except the one about the batch.
 
     Raises:
         ValueError: The disk has no room for a checkpoint.
@@ -101,7 +101,7 @@ class PreflightHook(Hook):
         self.preflight = preflight
 
     def before_train(self, runner: Runner) -> None:
-        """Log it."""
+        """Log the block."""
         if is_main_process():
             batch = describe_batch(runner.cfg, runner.world_size)
             block = self.preflight.block(batch)

@@ -1,4 +1,4 @@
-"""Lines about a training that has not begun: batch, classes, disk, results, and how to resume it."""
+"""Lines of the block before the first iteration: batch, classes, disk, results, and how to resume."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Line(NamedTuple):
 
 
 def describe_batch(cfg: Config, processes: int) -> Line:
-    """Images of a step against the number that the learning rate is for.
+    """Compare the images of a step with the number that the learning rate is for.
 
     Args:
         cfg: The whole config.
@@ -57,11 +57,11 @@ def describe_batch(cfg: Config, processes: int) -> Line:
 
 
 def describe_classes(cfg: Config, report: Report) -> Line:
-    """The classes found in the training data against ``num_classes`` of the heads.
+    """Compare the classes found in the training data with ``num_classes`` of the heads.
 
     Args:
         cfg: The whole config.
-        report: Of the data, without errors.
+        report: The report of the data, without errors.
 
     Returns:
         The line.
@@ -90,16 +90,16 @@ def describe_classes(cfg: Config, report: Report) -> Line:
 
 
 def describe_disk(room: Room | None) -> Line:
-    """Room for checkpoints.
+    """Compare the free room on the disk with what the checkpoints need.
 
     Args:
         room: See :func:`mmtwins.engine.checkpoint_room.measure_room`.
 
     Returns:
-        The line; loud if the disk has too little room for all.
+        The line; loud if the disk has too little room for all checkpoints.
 
     Raises:
-        ValueError: It has no room for one.
+        ValueError: The disk has no room for one checkpoint.
     """
     if room is None:
         return Line('disk', 'not checked: checkpoints are not written, or not to a local disk')

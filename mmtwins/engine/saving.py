@@ -1,4 +1,4 @@
-"""How a Runner writes a checkpoint: all processes learn whether it worked, and FlexibleRunner does it as Runner does."""
+"""Write a checkpoint of a Runner so that all processes learn whether it worked, also with a FlexibleRunner."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from mmengine.runner import FlexibleRunner, Runner, checkpoint
 
 @contextmanager
 def saving_together(runner: Runner | FlexibleRunner, backend_args: dict | None) -> Iterator[None]:
-    """Mend ``runner.save_checkpoint`` inside a ``with`` block, in which every process of the run calls it alike.
+    """Fix ``runner.save_checkpoint`` inside a ``with`` block; every process of the run must call it.
 
-    It raises OSError in every process if the first one could not write. FlexibleRunner, whose own form writes to the local
-    disk in place and counts an iteration too many behind the last one, uses what it is given.
+    It raises OSError in every process if the first one could not write. A FlexibleRunner uses ``backend_args`` and ``meta``
+    as given. By itself it would write straight to the local disk, and count one iteration too many after the last one.
 
     Args:
-        runner: Of the run.
+        runner: The Runner of the run.
         backend_args: As for ``save_checkpoint``.
     """
     save, is_own = runner.save_checkpoint, 'save_checkpoint' in vars(runner)
