@@ -18,7 +18,7 @@ from ..weights.saving import first_not_finite, remove_partial_files, serialise, 
 from .divergence import StopOnDivergenceHook
 from .ending import end_with_error
 from .fsdp import own_part
-from .saving import saving_together
+from .saving_together import saving_together
 from .work_dir import find_missing_state, find_newest_checkpoint, lock_work_dir
 
 TO_REMOVE = 'outdated_ckpts'  # in the message hub, so also in the checkpoint that makes them outdated

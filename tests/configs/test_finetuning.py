@@ -199,7 +199,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     tested = call_tool('test.py', config, best, *options(*settings))
     assert tested.returncode == 0, tested.stderr
     reported = tested.stdout + tested.stderr
-    assert re.findall(r'mIoU: (\S+)', reported)[-1] == re.findall(r'mIoU: (\S+)', output)[-1]
+    assert re.findall(r'mIoU: ([\d.]+)  ', reported)[-1] == re.findall(r'mIoU: ([\d.]+)  ', output)[-1]
     assert all(re.search(rf'\| +{name} +\|', reported) for name in cfg.classes)
 
 

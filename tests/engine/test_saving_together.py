@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from mmengine.runner import FlexibleRunner, checkpoint
 
-from mmtwins.engine import saving
-from mmtwins.engine.saving import saving_together
+from mmtwins.engine import saving_together as module
+from mmtwins.engine.saving_together import saving_together
 
 META = dict(epoch=0, iter=4)
 
@@ -64,7 +64,7 @@ def test_an_error_of_the_first_process_is_one_of_all(told: str, monkeypatch: pyt
         if meta['fails']:
             raise OSError('own')
 
-    monkeypatch.setattr(saving, 'broadcast_object_list', broadcast)
+    monkeypatch.setattr(module, 'broadcast_object_list', broadcast)
     runner = SimpleNamespace(save_checkpoint=save)
     with saving_together(runner, None):
         if told:
