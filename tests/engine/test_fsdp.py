@@ -41,6 +41,7 @@ def test_folders_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="state_dict_cfg='local' writes folders that cannot be resumed: leave it out"):
         TwinsFSDPStrategy(state_dict_cfg='local', work_dir=str(tmp_path))
     (tmp_path / 'iter_1.pth').mkdir()
+    (tmp_path / 'iter_1.pth' / '.metadata').touch()
     cfg = Config(dict(model=dict(), load_from=str(tmp_path / 'iter_1.pth'), resume=True, work_dir=str(tmp_path)))
     with pytest.raises(ValueError, match=r"iter_1.pth is a folder, .* with strategy.state_dict_cfg='full', for files"):
         check_checkpoints(cfg)
