@@ -156,4 +156,4 @@ print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count
     assert done.returncode == 0, done.stderr
     outside, inside = done.stdout.splitlines()
     assert outside == 'outside mmtwins'
-    assert inside == 'inside engine models weights'
+    assert inside == 'inside datasets engine models weights'

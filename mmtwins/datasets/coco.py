@@ -11,8 +11,8 @@ from .data_sources import Source
 from .findings import Findings
 
 # Shares of boxes above which faults of single boxes count as a fault of the file.
-MANY_DROPPED = 0.5
-MANY_OUTSIDE = 0.25
+MANY_DROPPED = 0.1
+MANY_OUTSIDE = 0.1
 MANY_OFF_MASK = 0.2
 
 
@@ -164,10 +164,13 @@ def _check_boxes(table: CocoTable, findings: Findings) -> None:
     known = table.image_rows >= 0
     number = max(int(known.sum()), 1)
     beyond = known & (outside_share(table.boxes, table.sizes) > 0.1)
+    negative = (table.boxes[:, 2:] < 0).any(1)
     table.kept = kept_boxes(table)
-    dropped = np.flatnonzero(known & ~table.kept & ~table.ignored)
+    dropped = np.flatnonzero(known & ~table.kept & ~table.ignored & ~negative)
     outside = np.flatnonzero(beyond & table.kept)
     for code, rows, text, remedy, limit in (
+        ('box-negative', np.flatnonzero(known & negative), 'have a negative width or height; MMDetection drops them without '
+         'a word', 'Write x, y of the upper left corner, and positive sides', 0),
         ('box-dropped', dropped, 'are outside of their image, or have an area of 0 or a side below one pixel; MMDetection '
          'drops them without a word', 'Correct or remove them.', MANY_DROPPED),
         ('box-outside', outside, 'have more than a tenth of their area outside of their image',

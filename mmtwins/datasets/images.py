@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .damage import find_damage, mend
 from .files import FileIndex, file_problem
 from .findings import Findings
 from .passes import Pass
@@ -24,21 +25,30 @@ class Decoder:
     Attributes:
         backend: Of ``mmcv.imfrombytes``.
         flag: ``color``, ``unchanged`` and so on.
+        mends: Whether it gives files without their end one, see :func:`mmtwins.datasets.damage.mend`.
     """
 
     backend: str = 'cv2'
     flag: str = 'color'
+    mends: bool = False
 
     @classmethod
     def of(cls, steps: Mapping[str, dict]) -> 'Decoder':
-        """From the steps of a pipeline by type."""
+        """For images, from the steps of a pipeline by type."""
         step = steps.get('LoadImageFromFile', {})
-        return cls(step.get('imdecode_backend') or 'cv2', step.get('color_type') or 'color')
+        return cls(step.get('imdecode_backend') or 'cv2', step.get('color_type') or 'color', _is_checked(step))
+
+    @classmethod
+    def of_labels(cls, steps: Mapping[str, dict]) -> 'Decoder':
+        """For label images; ``CheckLabels`` refuses what does not decode in any case."""
+        step = steps.get('LoadAnnotations', {})
+        return cls(step.get('imdecode_backend') or 'pillow', 'unchanged', _is_checked(step) or 'CheckLabels' in steps)
 
     def decode(self, content: bytes) -> np.ndarray:
         """Decode an image as the pipeline does; raises ValueError if it cannot be decoded."""
         import mmcv
 
+        content = mend(content, self.backend)[0] if self.mends else content
         image = mmcv.imfrombytes(content, flag=self.flag, backend=self.backend)
         if image is None:
             raise ValueError(f'{self.backend} cannot decode it')
@@ -59,14 +69,14 @@ class ImageFact:
         orientation: Of EXIF; 1 is upright.
         channels: As decoded; 0 where only the header was read.
         problem: Why it cannot be read, empty if it can.
-        is_cut_off: Whether its end is missing.
+        is_damaged: Whether it is cut off or damaged, but decodes.
     """
 
     size: tuple[int, int] = (0, 0)
     orientation: int = 1
     channels: int = 0
     problem: str = ''
-    is_cut_off: bool = False
+    is_damaged: bool = False
 
 
 @dataclass
@@ -102,15 +112,15 @@ def inspect_image(path: str, decoder: Decoder, whole: bool) -> ImageFact:
             content = file.read()
     except OSError as error:
         return ImageFact(problem=f'cannot be read ({error.strerror})')
-    size, orientation, kind = (0, 0), 1, ''
+    size, orientation, is_damaged = (0, 0), 1, False
     try:
         with Image.open(io.BytesIO(content)) as image:
-            size, kind = (image.height, image.width), image.format or ''
+            size, is_damaged = (image.height, image.width), bool(find_damage(content))
             found = image.getexif().get(ORIENTATION, 1)
             orientation = found if isinstance(found, int) and 1 <= found <= 8 else 1
     except Exception:  # OpenCV may know more formats, and is forgiving; Pillow raises many kinds
         whole = True
-    if not whole and not is_cut_off(content, kind):
+    if not whole and not is_damaged:
         return ImageFact(size[::-1] if decoder.turns and orientation > 4 else size, orientation)
     try:
         decoded = decoder.decode(content)
@@ -118,14 +128,7 @@ def inspect_image(path: str, decoder: Decoder, whole: bool) -> ImageFact:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return ImageFact(orientation=orientation, problem=f'cannot be decoded ({reason[0]})')
     channels = 1 if decoded.ndim == 2 else decoded.shape[2]
-    return ImageFact(decoded.shape[:2], orientation, channels, is_cut_off=is_cut_off(content, kind))
-
-
-def is_cut_off(content: bytes, kind: str) -> bool:
-    """Whether the end of a JPEG or PNG file is missing; OpenCV 4 paints the rest grey, OpenCV 5 refuses it."""
-    if kind == 'JPEG':  # thumbnails in the header have both markers too; those of the image itself come last
-        return content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda')
-    return kind == 'PNG' and b'IEND' not in content
+    return ImageFact(decoded.shape[:2], orientation, channels, is_damaged=is_damaged)
 
 
 def check_images(
@@ -187,9 +190,11 @@ def report_facts(facts: Mapping[str, ImageFact], where: str, findings: Findings)
         text = f'{len(unreadable):,} of {number:,} images are no images that the pipeline can read'
         cases = [f'{path} {problem}' for path, problem in unreadable.items()]
         findings.add('image-unreadable', where, text, 'Copy or convert them again, or remove them', cases=cases)
-    if cut_off := [path for path, fact in facts.items() if fact.is_cut_off and not fact.problem]:
+    if cut_off := [path for path, fact in facts.items() if fact.is_damaged and not fact.problem]:
         share = len(cut_off) / number
-        text = f'{len(cut_off):,} of {number:,} images ({share:.1%}) are cut off: their end is missing and gets grey'
+        text = (
+            f'{len(cut_off):,} of {number:,} images ({share:.1%}) are cut off or damaged, and what is missing gets grey'
+        )
         findings.add(
             'image-cut-off', where, text, 'Copy or download them again.', cases=cut_off, is_error=share > MANY_CUT_OFF
         )
@@ -206,6 +211,12 @@ def report_facts(facts: Mapping[str, ImageFact], where: str, findings: Findings)
         cases = [f'{path} has {f.channels}' for path, f in facts.items() if f.channels not in (0, usual)]
         text = f'{len(cases):,} of {number:,} images have another number of channels than {usual}'
         findings.add('image-channels', where, text, "Convert them, or load with color_type='color'", cases=cases)
+
+
+def _is_checked(step: Mapping) -> bool:
+    """Whether a step reads through the backend of :mod:`mmtwins.engine.reading`."""
+    found = step.get('backend_args')
+    return isinstance(found, Mapping) and found.get('backend') == 'checked'
 
 
 def _by(size: Any) -> str:

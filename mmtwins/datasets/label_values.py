@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .data_sources import Source
 from .findings import Findings
-from .images import ImageTable
+from .images import Decoder, ImageTable
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class LabelFact:
         counts: Pixels of each value.
         problem: Why it cannot be used, empty if it can.
         is_coloured: Whether it holds colours instead of numbers.
+        is_damaged: Whether its end is missing although it decodes.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -26,6 +27,7 @@ class LabelFact:
     counts: tuple[int, ...] = ()
     problem: str = ''
     is_coloured: bool = False
+    is_damaged: bool = False
 
 
 @dataclass
@@ -38,6 +40,7 @@ class LabelTable:
         ignored: The value that stands for no class, for losses and metrics.
         images: See :class:`mmtwins.datasets.images.ImageTable`.
         paths: Of the label images, in the order of the images.
+        decoder: How the pipeline reads them.
         facts: Of those that were looked at, by index.
     """
 
@@ -46,6 +49,7 @@ class LabelTable:
     ignored: int
     images: ImageTable
     paths: Sequence[str]
+    decoder: Decoder
     facts: dict[int, LabelFact] = field(default_factory=dict)
 
     @property

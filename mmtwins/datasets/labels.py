@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import list_dir_or_file
 
+from .damage import find_damage
 from .data_sources import Source
 from .files import file_problem, folder_problem
 from .findings import Findings
@@ -15,18 +16,19 @@ from .images import Decoder, ImageFact, ImageTable, check_existence, inspect_ima
 from .label_values import LabelFact, LabelTable, report_values, seems_offset
 from .passes import Pass
 
+LABELS = Decoder('pillow', 'unchanged')
 
-def inspect_labels(path: str, backend: str = 'pillow') -> LabelFact:
+
+def inspect_labels(path: str, decoder: Decoder = LABELS) -> LabelFact:
     """Read a label image as MMSegmentation does, but without cutting its values down to eight bits.
 
     Args:
         path: Of the label image.
-        backend: Of ``mmcv.imfrombytes``.
+        decoder: How the pipeline reads it.
 
     Returns:
         What it holds.
     """
-    import mmcv
     from PIL import Image
 
     if problem := file_problem(path):
@@ -36,7 +38,7 @@ def inspect_labels(path: str, backend: str = 'pillow') -> LabelFact:
             content = file.read()
         with Image.open(io.BytesIO(content)) as header:
             channels = len(header.getbands())
-        labels = np.asarray(mmcv.imfrombytes(content, flag='unchanged', backend=backend))
+        labels = decoder.decode(content)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return LabelFact(problem=f'cannot be decoded ({reason[0]})')
@@ -48,7 +50,8 @@ def inspect_labels(path: str, backend: str = 'pillow') -> LabelFact:
     if labels.dtype.kind == 'f':
         return LabelFact(labels.shape[:2], problem='holds decimal numbers')
     values, counts = np.unique(labels, return_counts=True)
-    return LabelFact(labels.shape[:2], tuple(values.astype(int).tolist()), tuple(counts.tolist()))
+    known = tuple(values.astype(int).tolist()), tuple(counts.tolist())
+    return LabelFact(labels.shape[:2], *known, is_damaged=bool(find_damage(content)))
 
 
 def check_labels(source: Source, findings: Findings, options: Pass) -> LabelTable | None:
@@ -75,10 +78,9 @@ def check_labels(source: Source, findings: Findings, options: Pass) -> LabelTabl
     both = there & set(check_existence(labels, label_folder, 'labels', findings, Pass()))
     chosen = options.choose(sorted(both))
     decoder = Decoder.of(source.steps)
-    backend = source.steps.get('LoadAnnotations', {}).get('imdecode_backend') or 'pillow'
 
     def inspect(index: int) -> tuple[ImageFact, LabelFact]:
-        return inspect_image(images[index], decoder, not options.fast), inspect_labels(labels[index], backend)
+        return inspect_image(images[index], decoder, not options.fast), inspect_labels(labels[index], table.decoder)
 
     _inspect_all(table, inspect, chosen, options)
     if options.fast and seems_offset(table):  # a rare last class may have been missed
@@ -162,7 +164,7 @@ def _make_table(source: Source, images: list[str], labels: list[str], findings: 
     if step and step.get('num_classes') != len(classes):
         text = f'CheckLabels has num_classes={step.get("num_classes")} for {len(classes)} classes'
         findings.add('classes', source.key, text, f'Write num_classes={len(classes)} there')
-    return LabelTable(classes, first, source.ignore_index, ImageTable(images), labels)
+    return LabelTable(classes, first, source.ignore_index, ImageTable(images), labels, Decoder.of_labels(source.steps))
 
 
 def _report_files(table: LabelTable, where: str, findings: Findings) -> None:
@@ -184,6 +186,9 @@ def _report_files(table: LabelTable, where: str, findings: Findings) -> None:
         if wrong:
             cases = [f'{path} {problem}' for path, problem in wrong.items()]
             findings.add(code, where, f'{len(wrong):,} of {number:,} label images {text}', remedy, cases=cases)
+    if damaged := [table.paths[i] for i, fact in table.facts.items() if fact.is_damaged]:
+        text = f'{len(damaged):,} of {number:,} label images are damaged, but all their pixels are there'
+        findings.add('label-damaged', where, text, 'Copy or download them again', is_error=False, cases=damaged)
     other = {
         i: fact
         for i, fact in table.facts.items()

@@ -213,10 +213,8 @@ def _step(shape: Sequence[int]) -> int:
 
 
 def _draw_labels(axis: 'Axes', picture: np.ndarray, table: LabelTable, index: int, palette: list) -> None:
-    import mmcv
-
     step = _step(picture.shape)
-    labels = np.asarray(mmcv.imread(table.paths[index], flag='unchanged', backend='pillow')).squeeze().astype(np.int64)
+    labels = table.decoder.decode(Path(table.paths[index]).read_bytes()).squeeze().astype(np.int64)
     shown = picture[::step, ::step]
     if labels.shape == picture.shape[:2]:
         shown = blend_labels(shown, labels[::step, ::step] - table.first, palette, 0.6)

@@ -8,10 +8,8 @@ The configs read through the backend ``checked``. It hands the bytes to MMCV and
 ``CheckImage`` and ``CheckLabels`` neither read nor decode the file again.
 """
 
-import io
 import mmap
 import os
-import struct
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -19,11 +17,9 @@ from functools import cache
 
 from mmengine.fileio import BaseStorageBackend, get_file_backend, register_backend
 
+from ..datasets.damage import PNG_START, mend
+
 DECODERS = ('cv2', 'pillow')
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
-_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'\0\0\0\0IEND\xaeB`\x82'
-_PNG_CHUNK, _PNG_CHECKSUM = struct.Struct('>I4s'), struct.Struct('>I')
-_NO_IMAGE = 'is no image'
 
 # A byte for each fault that was told. Processes that are forked later share it, so a run tells of each only once.
 _told = mmap.mmap(-1, 1 << 20)
@@ -81,8 +77,7 @@ class CheckedBackend(BaseStorageBackend):
 def read(path: str | os.PathLike, decoder: str = 'cv2', backend_args: dict | None = None) -> Reading:
     """Read an image or a label image, and check it as far as that is possible without decoding it.
 
-    Only a file that looks wrong is decoded, to see whether it can be. OpenCV 4 loses the last rows of a JPEG without an
-    end marker, and OpenCV 5 refuses it. With an end marker both decode all that is there and leave the rest grey.
+    Only a file that looks wrong is decoded, see :func:`mmtwins.datasets.damage.mend`.
 
     Args:
         path: File, or what the backend takes for one.
@@ -97,13 +92,11 @@ def read(path: str | os.PathLike, decoder: str = 'cv2', backend_args: dict | Non
     """
     global _last
     content = _backend(path, backend_args).get(path)
-    fault = _examine(content)
-    if fault:
-        content += _JPEG_END if content.startswith(_JPEG_START) else _PNG_END if content.startswith(_PNG_START) else b''
-        if not _decodes(content, decoder):
-            raise ValueError(f'{path} {fault} and cannot be decoded: copy or download it again')
-        fault = '' if fault == _NO_IMAGE else fault  # a format that Pillow does not know
-    bits = content[24] if content.startswith(_PNG_START) else 0
+    try:
+        content, fault = mend(content, decoder)
+    except ValueError as error:
+        raise ValueError(f'{path} {error}: copy or download it again') from None
+    bits = content[24] if content.startswith(PNG_START) else 0
     _last = Reading(str(path), content, bits, fault)
     return _last
 
@@ -123,59 +116,6 @@ def _backend(path: str | os.PathLike, backend_args: dict | None) -> BaseStorageB
 @cache
 def _local_backend() -> BaseStorageBackend:
     return get_file_backend('')  # the look-up would cost a quarter of the check
-
-
-def _examine(content: bytes) -> str:
-    """What is wrong with an image file; nothing is decoded."""
-    if not content:
-        return 'is empty'
-    if content.startswith(_JPEG_START):
-        return '' if _is_whole_jpeg(content) else 'is truncated'
-    if content.startswith(_PNG_START):
-        return _examine_png(content)
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)):
-            return ''
-    except Image.DecompressionBombError:
-        return ''
-    except Exception:  # each format has its own
-        return _NO_IMAGE
-
-
-def _is_whole_jpeg(content: bytes) -> bool:
-    """Whether a JPEG file has its end marker behind its image data.
-
-    Thumbnails in the header have markers too; those of the image itself come last.
-    """
-    if content.endswith(_JPEG_END):
-        return _JPEG_SCAN in content
-    return content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN) > 0
-
-
-def _examine_png(content: bytes) -> str:
-    """What is wrong with a PNG file, which is made of chunks: length, kind, data, checksum of kind and data."""
-    position, kind = len(_PNG_START), b''
-    try:
-        while kind != b'IEND':
-            length, kind = _PNG_CHUNK.unpack_from(content, position)
-            end = position + 8 + length
-            if _PNG_CHECKSUM.unpack_from(content, end) != (zlib.crc32(content[position + 4 : end]),):
-                return 'is damaged'
-            position = end + 4
-    except struct.error:
-        return 'is truncated'
-    return ''
-
-
-def _decodes(content: bytes, decoder: str) -> bool:
-    import mmcv
-
-    try:
-        return mmcv.imfrombytes(content, flag='unchanged', backend=decoder) is not None
-    except Exception:  # a damaged file fails anywhere in a decoder
-        return False
 
 
 def warn_once(message: str, key: str = '') -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtwins.datasets.damage import find_damage
 from mmtwins.datasets.findings import Finding, Findings
-from mmtwins.datasets.images import Decoder, ImageFact, check_images, inspect_image, is_cut_off
+from mmtwins.datasets.images import Decoder, ImageFact, check_images, inspect_image
 from mmtwins.datasets.passes import Pass
 
 pytest.importorskip('mmcv')
@@ -53,12 +54,14 @@ def test_what_is_no_image(content: bytes, problem: str, whole: bool, tmp_path: P
     assert fact.problem.startswith(problem) and fact.size == (0, 0)
 
 
-@pytest.mark.parametrize(('suffix', 'kind'), [('jpg', 'JPEG'), ('png', 'PNG')])
-def test_cut_off_files(suffix: str, kind: str, tmp_path: Path) -> None:
-    content = Path(save(tmp_path / f'a.{suffix}')).read_bytes()
-    assert not is_cut_off(content, kind)
-    assert is_cut_off(content[:-30], kind)
-    assert not is_cut_off(content[:-30], 'BMP')
+def test_a_pipeline_of_ours_reads_what_is_there_of_a_file(tmp_path: Path) -> None:
+    path = Path(save(tmp_path / 'a.jpg'))
+    path.write_bytes(path.read_bytes()[:-30])
+    steps = {'LoadImageFromFile': dict(type='LoadImageFromFile', backend_args=dict(backend='checked'))}
+    fact = inspect_image(str(path), Decoder.of(steps), False)
+    assert fact == ImageFact((20, 30), 1, 3, '', is_damaged=True)
+    path.write_bytes(path.read_bytes()[:100])
+    assert inspect_image(str(path), Decoder.of(steps), False).problem.endswith('is truncated and cannot be decoded)')
 
 
 def check(folder: Path, sizes: list[tuple[int, int]], fast: bool = False) -> list[Finding]:
@@ -76,7 +79,7 @@ def forgiving_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgive(self: Decoder, content: bytes) -> np.ndarray:
         return (
             np.zeros((20, 30, 3), np.uint8)
-            if is_cut_off(content, 'JPEG') and len(content) > 100
+            if find_damage(content) == 'is truncated' and len(content) > 100
             else decode(self, content)
         )
 
