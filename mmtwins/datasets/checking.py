@@ -22,7 +22,7 @@ from .labels import check_labels
 from .passes import SAMPLE, Pass
 from .trial import try_pipeline
 
-VERSION = 1  # raise it when a check changes, so that results of the older check are not used
+VERSION = 2  # raise it when a check changes, so that nothing kept by an older one is used
 
 
 @dataclass
@@ -151,6 +151,8 @@ def _check_coco(one: Checked, findings: Findings, options: Pass) -> None:
         'boxes to train with': int(table.used.sum()),
         'images looked into': len(one.images.facts),
     }
+    boxes = table.class_boxes(table.used).tolist()
+    one.report.shares = {name: number / max(sum(boxes), 1) for name, number in zip(table.classes, boxes)}
     one.favourites = _favourites(one.images)
 
 
@@ -158,16 +160,15 @@ def _check_labels(one: Checked, findings: Findings, options: Pass) -> None:
     one.labels = table = check_labels(one.source, findings, options)
     if table is None:
         return
-    total = sum(table.pixels().values())
-    found = {v: n for v, n in table.pixels().items() if table.first <= v <= table.last and v != table.ignored}
-    ignored = total - sum(found.values())
+    pixels, total = table.class_pixels(), sum(table.pixels().values())
     one.report.numbers = {
         'images': len(table.images.paths),
         'classes': len(table.classes),
-        'classes found': len(found),
+        'classes found': sum(number > 0 for number in pixels),
         'pairs looked into': len(table.facts),
-        'pixels of no class': f'{ignored / total:.1%}' if total else 'unknown',
+        'pixels of no class': f'{1 - sum(pixels) / total:.1%}' if total else 'unknown',
     }
+    one.report.shares = {name: number / max(total, 1) for name, number in zip(table.classes, pixels)}
     one.favourites = _favourites(table.images)
 
 

@@ -220,7 +220,7 @@ def _check_use(table: CocoTable, source: Source, findings: Findings) -> None:
         remedy = 'Set iscrowd=0 for single objects' if crowds else 'Correct the file, see what else is wrong with it'
         findings.add('no-box', path, text, remedy, is_error=source.splits != ('test',))
         return
-    counts = np.bincount(table.labels[table.used], minlength=len(table.classes))
+    counts = table.class_boxes(table.used)
     empty = [name for name, count in zip(table.classes, counts) if not count]
     if empty and source.is_training:
         shifted = ' (if it is the first or the last, perhaps the ids are shifted by one)' if len(empty) == 1 else ''

@@ -46,6 +46,10 @@ class CocoTable:
     used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     kept_images: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
+    def class_boxes(self, rows: np.ndarray) -> np.ndarray:
+        """Boxes of each class among those that a mask (N,) chooses, in the order of the classes."""
+        return np.bincount(self.labels[rows], minlength=len(self.classes))
+
     def name(self, row: int) -> str:
         """A name of an annotation for messages: its id and the file of its image."""
         annotation = self.file.annotations[row]

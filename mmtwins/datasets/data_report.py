@@ -8,6 +8,8 @@ from typing import Any
 
 from .findings import Finding
 
+SHOWN_SHARES = 10  # in the text; the JSON file has all
+
 
 @dataclass
 class SourceReport:
@@ -18,18 +20,24 @@ class SourceReport:
         path: Annotation file, or folder of images.
         numbers: What was counted, by name.
         findings: What is wrong, errors first.
+        shares: Share of each class in the boxes to train with, or in all pixels, from 0 to 1.
     """
 
     name: str
     path: str
     numbers: dict[str, int | str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The lines of the report for a terminal."""
         numbers = [f'{n:,} {name}' if isinstance(n, int) else f'{name} {n}' for name, n in self.numbers.items()]
         counted = ', '.join(numbers)
         lines = [f'{self.name} ({self.path})', f'  {counted or "nothing could be counted"}']
+        if self.shares:
+            largest = sorted(self.shares.items(), key=lambda item: -item[1])
+            more = f' and {len(largest) - SHOWN_SHARES} more' if len(largest) > SHOWN_SHARES else ''
+            lines.append('  ' + ', '.join(f'{name} {share:.1%}' for name, share in largest[:SHOWN_SHARES]) + more)
         for one in self.findings:
             lines.append(f'  {"error  " if one.is_error else "warning"} [{one.code}] {one.sentence}')
         return lines if self.findings else [*lines, '  nothing wrong']

@@ -64,6 +64,11 @@ class LabelTable:
             found.update(dict(zip(fact.values, fact.counts)))
         return found
 
+    def class_pixels(self) -> list[int]:
+        """Pixels of each class, in the order of the classes."""
+        pixels = self.pixels()
+        return [pixels.get(value, 0) for value in range(self.first, self.last + 1)]
+
     def images_with(self) -> Counter[int]:
         """Label images that have each value."""
         return Counter(value for fact in self.facts.values() for value in fact.values)

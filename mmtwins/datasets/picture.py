@@ -132,14 +132,11 @@ def _draw_bars(axis: 'Axes', names: Sequence[str], values: np.ndarray, palette: 
 
 def _draw_counts(axis: 'Axes', table: CocoTable, palette: list) -> None:
     rows = table.used if table.used.any() else table.labels >= 0
-    counts = np.bincount(table.labels[rows], minlength=len(table.classes))
-    _draw_bars(axis, table.classes, counts, palette, 'boxes to train with')
+    _draw_bars(axis, table.classes, table.class_boxes(rows), palette, 'boxes to train with')
 
 
 def _draw_shares(axis: 'Axes', table: LabelTable, palette: list) -> None:
-    pixels = table.pixels()
-    counts = [pixels.get(table.first + i, 0) for i in range(len(table.classes))]
-    total = sum(pixels.values())
+    counts, total = table.class_pixels(), sum(table.pixels().values())
     shares = 100 * np.array([*counts, total - sum(counts)]) / max(total, 1)
     _draw_bars(axis, [*table.classes, '(no class)'], shares, [*palette, NO_CLASS], 'share of all pixels, %')
 

@@ -27,10 +27,14 @@ def test_right_data_pass(name: str, options: Pass, small_data: Path) -> None:
     assert not report.errors and not report.warnings
     assert [one.source.splits for one in checked] == [('train',), ('val', 'test')]
     first, second = (one.report.numbers for one in checked)
+    shares = checked[0].report.shares
+    assert list(shares) == ['ground', 'ball', 'crate', 'kite'][name != 'ade' :]
     if name == 'ade':
         assert first['images'] == first['pairs looked into'] == 10 and second['images'] == 5
+        assert f'{1 - sum(shares.values()):.1%}' == first['pixels of no class'] != '0.0%'
     else:
         assert (first['images'], first['annotations'], first['boxes to train with']) == (10, 30, 29)
+        assert sorted(shares.values()) == [9 / 29, 10 / 29, 10 / 29]  # one is a crowd
 
 
 def test_images_of_a_coco_file_are_checked(spoil_coco: Spoil) -> None:

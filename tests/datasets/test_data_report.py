@@ -12,15 +12,16 @@ from mmtwins.datasets.findings import Finding
 def make_report(errors: int, warnings: int) -> Report:
     found = [Finding('schema', True, 'a.json', f'fault {i}', 'Mend it') for i in range(errors)]
     found += [Finding('box-twice', False, 'a.json', 'twice', 'Remove one', ('x',), 3) for _ in range(warnings)]
-    return Report(
-        [SourceReport('train: t', 'a.json', dict(images=1234, ignored='5.0%'), found), SourceReport('val: v', 'b')]
-    )
+    shares = {f'c{i}': i / 100 for i in range(12)}
+    first = SourceReport('train: t', 'a.json', dict(images=1234, ignored='5.0%'), found, shares)
+    return Report([first, SourceReport('val: v', 'b')])
 
 
 def test_the_text() -> None:
     assert make_report(1, 1).text.splitlines() == [
         'train: t (a.json)',
         '  1,234 images, ignored 5.0%',
+        '  c11 11.0%, c10 10.0%, c9 9.0%, c8 8.0%, c7 7.0%, c6 6.0%, c5 5.0%, c4 4.0%, c3 3.0%, c2 2.0% and 2 more',
         '  error   [schema] a.json: fault 0. Mend it',
         '  warning [box-twice] a.json: twice (x and 2 more). Remove one',
         '',
