@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SAMPLES = 12
 COLUMNS = 4
 SHOWN_BOXES = 60  # the largest, in one sample
+NAMED_REGIONS = 8  # the same, of labels
 WIDTH = 13.0  # inches
 SIDE = 480  # of a sample, in pixels
 SIDES = [2**power for power in range(13)]  # of boxes, as ticks
@@ -49,7 +50,7 @@ def draw_picture(checked: Checked, path: str | Path) -> Path | None:
     rows = -(-len(samples) // COLUMNS)
     few = len(table.classes) <= FEW_CLASSES
     heights = [3.2] + ([] if few else [3.4]) + [3.1] * rows
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.7), layout='constrained', dpi=100)
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.7), layout='constrained', dpi=100 if few else 150)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
     figure.suptitle(f'{checked.report.name}   {checked.report.path}', fontsize=11, color=INK, x=0.01, ha='left')
@@ -123,7 +124,8 @@ def _draw_bars(axis: 'Axes', names: Sequence[str], values: np.ndarray, palette: 
         axis.set_yscale('log')
         axis.yaxis.set_major_formatter('{x:g}')
     shown = [_shorten(str(name), 18) for name in names]
-    axis.set_xticks(places, shown, rotation=90 if len(names) > 6 else 30, fontsize=8 if len(names) <= 60 else 5)
+    size = min(8, 0.7 * 72 * WIDTH / len(names))  # points; names side by side do not touch
+    axis.set_xticks(places, shown, rotation=90 if len(names) > 6 else 30, fontsize=size)
     axis.set_xlim(-0.7, len(names) - 0.3)
     for name, value in zip(axis.get_xticklabels(), values):
         name.set_color(INK if value else FAULT)
@@ -155,7 +157,9 @@ def _draw_box_sizes(axis: 'Axes', table: CocoTable) -> None:
         shown = axis.hexbin(
             width, height, xscale='log', yscale='log', gridsize=45, bins='log', cmap='viridis', mincnt=1
         )
-        axis.figure.colorbar(shown, ax=axis, label='boxes', fraction=0.05, pad=0.02)
+        inset = axis.inset_axes((0.04, 0.93, 0.25, 0.03))  # a bar of its own beside the axes breaks the layout
+        axis.figure.colorbar(shown, cax=inset, orientation='horizontal').ax.tick_params(labelsize=7)
+        inset.set_xlabel('boxes', fontsize=7, labelpad=0)
     elif len(width):
         axis.scatter(width, height, s=12, color=LINES[0], alpha=0.5, linewidths=0)
     axis.set(xscale='log', yscale='log', xlabel='width, pixels', ylabel='height, pixels')
@@ -181,7 +185,8 @@ def _draw_image_sizes(axis: 'Axes', images: ImageTable) -> None:
         axis.set_xlim(0, 1.15 * width.max())
         axis.set_ylim(0, 1.15 * height.max())
     axis.set(xlabel='width, pixels', ylabel='height, pixels')
-    _finish(axis, f'sizes of {sum(sizes.values()):,} images; larger: more often')
+    one = [f'all {width} x {height}' for height, width in sizes] if len(sizes) == 1 else ['larger: more often']
+    _finish(axis, f'sizes of {sum(sizes.values()):,} images; {one[0]}')
 
 
 def _finish(axis: 'Axes', title: str) -> None:
@@ -214,8 +219,27 @@ def _draw_labels(axis: 'Axes', picture: np.ndarray, table: LabelTable, index: in
     labels = table.decoder.decode(Path(table.paths[index]).read_bytes()).squeeze().astype(np.int64)
     shown = picture[::step, ::step]
     if labels.shape == picture.shape[:2]:
-        shown = blend_labels(shown, labels[::step, ::step] - table.first, palette, 0.6)
+        classes = labels[::step, ::step] - table.first
+        axis.imshow(blend_labels(shown, classes, palette, 0.6))
+        _name_regions(axis, classes, table.classes, palette)
+        return
     axis.imshow(shown)
+
+
+def _name_regions(axis: 'Axes', labels: np.ndarray, names: Sequence[str], palette: list) -> None:
+    """Write the names of the classes with most pixels, each in the middle of its pixels."""
+    values, counts = np.unique(labels[(labels >= 0) & (labels < len(names))], return_counts=True)
+    for value in values[np.argsort(-counts)][:NAMED_REGIONS]:
+        places = np.argwhere(labels == value)
+        y, x = places[np.square(places - places.mean(0)).sum(1).argmin()]
+        _write(axis, x, y, names[value], np.array(palette[value]) / 255, ha='center', va='center')
+
+
+def _write(axis: 'Axes', x: float, y: float, name: str, colour: Any, **options: Any) -> None:
+    """The name of a class on its colour."""
+    box = dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85)
+    text = 'black' if np.dot(_rgb(colour), (0.3, 0.6, 0.1)) > 0.6 else 'white'
+    axis.text(x, y, _shorten(name, 14), fontsize=6, color=text, clip_on=True, bbox=box, **options)
 
 
 def _draw_annotations(
@@ -240,8 +264,7 @@ def _draw_annotations(
         )
         if label >= 0 and place < 12 and 0 <= x <= width and 0 <= y <= height:
             side = 'bottom' if y > height / 12 else 'top'
-            axis.text(x, y, _shorten(table.classes[label], 14), fontsize=6, color='white', va=side, clip_on=True,
-                      bbox=dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85))  # fmt: skip
+            _write(axis, x, y, table.classes[label], colour, va=side)
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
 

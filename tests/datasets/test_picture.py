@@ -88,6 +88,7 @@ def test_many_classes_and_no_palette(spoil_labels: Spoil, tmp_path: Path) -> Non
     assert draw(cfg, tmp_path / 'a.png').shape[0] > 1300
 
 
+@pytest.mark.filterwarnings('error:constrained_layout')
 def test_boxes_are_binned_where_there_are_many(spoil_coco: Spoil, tmp_path: Path) -> None:
     def repeat(content: dict) -> None:
         first = content['annotations'][0]
@@ -102,3 +103,15 @@ def test_other_kinds_of_images_are_shown(tmp_path: Path) -> None:
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(tmp_path / 'a.png')
     shown = picture._read_sample(str(tmp_path / 'a.png'), picture.Decoder(flag='unchanged'))
     assert shown.shape == (20, 30, 3) and shown.dtype == np.uint8 and (shown.min(), shown.max()) == (0, 255)
+
+
+def test_regions_are_named_in_the_middle_of_their_pixels() -> None:
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    labels = np.full((9, 12), -1)
+    labels[2:5, 1:4], labels[6:9, 8:11] = 1, 0
+    labels[0, 0] = 5  # no class
+    picture._name_regions(axis, labels, ('light', 'dark'), [(255, 255, 200), (0, 0, 90)])
+    found = {text.get_text(): (text.get_position(), text.get_color()) for text in axis.texts}
+    assert found == {'dark': ((2, 3), 'white'), 'light': ((9, 7), 'black')}
