@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from torch import Tensor, nn
 
+from .datasets.dataset_info import metainfo_of, named_classes
 from .engine.model import build_model
 from .installing import how_to_install
 from .models.backbone import TwinsBackbone
@@ -82,7 +83,8 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
         backbone_only: Leave out everything but the backbone.
 
     Returns:
-        A module in eval mode, from images to logits or to maps.
+        A module in eval mode, from images to logits or to maps; ``dataset_meta`` is what the checkpoint notes of its data
+        set.
 
     Raises:
         ValueError: It is no Twins model, no segmentor, or the checkpoint does not fit.
@@ -94,47 +96,39 @@ def build_exportable(cfg: Config, checkpoint: str | None, backbone_only: bool = 
         raise ValueError(f'{cfg.filename} has no Twins backbone: only that can be exported')
     if not backbone_only and not hasattr(model, 'decode_head'):
         raise ValueError(f'{cfg.filename} is no segmentor: export its backbone alone with --backbone')
+    noted = {}
     if checkpoint is not None:
         content = load_safely(checkpoint)
         with naming_checkpoint(checkpoint):
             load_weights(backbone if backbone_only else model, content, for_predictions=not backbone_only)
-    return backbone.eval() if backbone_only else ExportableSegmentor(model).eval()
+        noted = metainfo_of(content)
+    exportable: Any = backbone if backbone_only else ExportableSegmentor(model)
+    exportable.dataset_meta = noted
+    return exportable.eval()
 
 
-def describe(cfg: Config, checkpoint: str | None) -> dict[str, str]:
+def describe(cfg: Config, model: nn.Module, checkpoint: str | None) -> dict[str, str]:
     """What a user of an exported file must know of it, as ``export_onnx`` writes it into the file.
 
     Args:
         cfg: Of the model.
+        model: As :func:`build_exportable` returns it.
         checkpoint: Where its weights come from.
 
     Returns:
         Text by key. ``mean`` and ``std``: JSON lists by which images are normalised, in the order of channels that
         ``channel_order`` says (RGB or BGR), for pixels from 0 to 255. ``classes``: a JSON list of names in the order of
-        the logits, where the checkpoint or the data set of the config says them. ``checkpoint``, ``config``.
+        the logits of a segmentor, where the checkpoint or the data set of the config says them. ``checkpoint``, ``config``.
     """
     preprocessor = cfg.model.get('data_preprocessor') or {}
     mean, std = (list(preprocessor.get(key) or ()) for key in ('mean', 'std'))
     found = {'mean': json.dumps(mean), 'std': json.dumps(std)} if mean and std else {}
     found['channel_order'] = 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR'
-    classes = _classes_of(cfg, checkpoint)
-    if classes:
-        found['classes'] = json.dumps(classes)
+    if not isinstance(model, TwinsBackbone):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            classes = named_classes(cfg, cast(dict, model.dataset_meta))
+        found |= {'classes': json.dumps(classes)} if classes else {}
     return {**found, 'checkpoint': checkpoint or 'none', 'config': Path(cfg.filename or '').name}
-
-
-def _classes_of(cfg: Config, checkpoint: str | None) -> list[str]:
-    """Names of the classes by the checkpoint, else by the config's data set; none if neither says them."""
-    meta = load_safely(checkpoint).get('meta') if checkpoint else None
-    noted = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    if isinstance(noted, dict) and noted.get('classes'):
-        return list(map(str, noted['classes']))
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    if not dataset:
-        return []
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        built = DATASETS.build({**copy.deepcopy(dataset), 'lazy_init': True, 'pipeline': []})
-    return list(map(str, built.metainfo.get('classes') or ()))
 
 
 def export_onnx(

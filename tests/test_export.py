@@ -208,8 +208,9 @@ def test_the_file_says_what_it_takes_and_gives(tmp_path: Path, recwarn: pytest.W
 
     model = MODELS.build({'_scope_': 'mmseg', **cfg.model})
     save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(tmp_path / 'model.pth'))
-    metadata = describe(cfg, str(tmp_path / 'model.pth'))
-    export_onnx(build_exportable(cfg, None), tmp_path / 'model.onnx', 96, 128, metadata=metadata)
+    exportable = build_exportable(cfg, str(tmp_path / 'model.pth'))
+    metadata = describe(cfg, exportable, str(tmp_path / 'model.pth'))
+    export_onnx(exportable, tmp_path / 'model.onnx', 96, 128, metadata=metadata)
     assert not [w for w in recwarn if 'training mode' in str(w.message)]
     written = onnx.load(tmp_path / 'model.onnx')
     axes = {
@@ -229,11 +230,18 @@ def test_the_file_says_what_it_takes_and_gives(tmp_path: Path, recwarn: pytest.W
     assert found['checkpoint'] == str(tmp_path / 'model.pth') and found['config'] == SEGMENTOR.name
 
 
-def test_classes_of_a_checkpoint_go_before_those_of_the_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=('a', 'b'))), dict(CLASSES=('a', 'b'))])
+def test_classes_of_a_checkpoint_go_before_those_of_the_config(meta: dict, tmp_path: Path) -> None:
     cfg = make_segmentor_config()
-    save_checkpoint(dict(state_dict={}, meta=dict(dataset_meta=dict(classes=('a', 'b')))), str(tmp_path / 'model.pth'))
-    assert json.loads(describe(cfg, str(tmp_path / 'model.pth'))['classes']) == ['a', 'b']
-    assert describe(Config(dict(model=dict())), None) == dict(channel_order='BGR', checkpoint='none', config='')
+    weights = build_exportable(cfg, None).state_dict()
+    save_checkpoint(dict(state_dict=weights, meta=meta), str(tmp_path / 'model.pth'))
+    model = build_exportable(cfg, str(tmp_path / 'model.pth'))
+    assert json.loads(describe(cfg, model, 'model.pth')['classes']) == ['a', 'b']
+
+
+def test_a_backbone_has_no_classes() -> None:
+    found = describe(Config(dict(model=dict())), make_tiny(), None)
+    assert found == dict(channel_order='BGR', checkpoint='none', config='')
 
 
 def test_without_onnx_it_is_said_how_to_get_it(monkeypatch, tmp_path: Path) -> None:

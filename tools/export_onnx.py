@@ -37,9 +37,7 @@ def main() -> None:
         checkpoint = None if args.checkpoint == 'none' else args.checkpoint
         model = build_exportable(cfg, checkpoint, args.backbone)
         channels = cfg.model.backbone.get('in_channels', 3)
-        metadata = describe(cfg, checkpoint)
-        if args.backbone:
-            metadata.pop('classes', None)
+        metadata = describe(cfg, model, checkpoint)
         export_onnx(model, args.out, height, width, channels, args.dynamic, metadata)
         print(f'written to {args.out}')
         if args.verify:

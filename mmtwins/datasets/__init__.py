@@ -1,1 +1,1 @@
-"""Check data before training: annotation files, label images and images, with a report and pictures."""
+"""Classes of data sets, and checks before training: annotation files, labels, images, with a report and pictures."""

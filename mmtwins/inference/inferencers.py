@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..analysis.attention_maps import find_backbone
+from ..datasets.dataset_info import DatasetInfo
 from ..engine.checks import check_device
 from ..engine.config import load_config
 from ..weights.applying import load_weights
 from ..weights.loading import load_safely, naming_checkpoint
-from .dataset_info import DatasetInfo
 
 
 def prepare_config(cfg: Config, path: str | Path) -> str:

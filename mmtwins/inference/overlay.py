@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..datasets.dataset_info import DatasetInfo
 from ..plotting import INK, blend_labels
-from .dataset_info import DatasetInfo
 
 SMALL = 640  # pixels; an image whose long side is shorter is enlarged by a whole factor, so that text fits into it
 WIDE = 4  # a picture is long and thin if one side is more times the other

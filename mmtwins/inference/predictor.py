@@ -18,13 +18,13 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
+from ..datasets.dataset_info import check_classes, dataset_info, metainfo_of
 from ..engine.checks import check_device
 from ..engine.config import load_config
 from ..engine.reading import last_reading
 from ..weights.applying import load_weights
 from ..weights.formats import unwrap
 from ..weights.loading import load_safely, naming_checkpoint
-from .dataset_info import check_classes, dataset_info, metainfo_of
 from .inferencers import build_inferencer, prepare_config
 from .pictures import UNREADABLE, note_on, unreadable
 from .result import Result

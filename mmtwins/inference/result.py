@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from mmengine.structures import BaseDataElement
 
-from .dataset_info import DatasetInfo
+from ..datasets.dataset_info import DatasetInfo
 from .overlay import draw_instances, draw_segmentation
 
 

@@ -11,8 +11,8 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from ..datasets.dataset_info import DatasetInfo
 from ..masks import encode_mask
-from .dataset_info import DatasetInfo
 from .result import Result
 from .sources import is_video
 from .videos import NOTE, VideoWriter, has_h264

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mmtwins.datasets.dataset_info import DatasetInfo
 from mmtwins.demo.scenes import CLASSES, PALETTE
-from mmtwins.inference.dataset_info import DatasetInfo
 from mmtwins.inference.overlay import draw_instances, draw_segmentation, enlargement
 
 pytest.importorskip('cv2')

@@ -11,7 +11,7 @@ from pictures import write_image
 from toys import DETECTOR, SEGMENTOR, save_toy_checkpoint
 
 import mmtwins
-from mmtwins.demo.scenes import CLASSES
+from mmtwins.demo.scenes import CLASSES, PALETTE, THING_CLASSES
 from mmtwins.engine.config import load_config
 
 pytest.importorskip('mmcv._ext')
@@ -54,6 +54,15 @@ def test_detections_are_those_of_the_test_loop(detector, toy_data):
         np.testing.assert_allclose(result.boxes, expected.bboxes[order], atol=1e-2)
         np.testing.assert_array_equal(result.labels, expected.labels[order])
         assert (result.masks == expected.masks[order].numpy()).mean() > 0.999
+
+
+def test_classes_come_from_the_checkpoint_else_from_the_config(segmentor, detector, tmp_path):
+    assert segmentor.info.classes == CLASSES and segmentor.info.palette == PALETTE
+    assert segmentor.info.reduce_zero_label
+    assert detector.info.classes == THING_CLASSES and detector.info.palette == PALETTE[3:]
+    names = tuple(f'class {i}' for i in range(9))
+    noted = save_toy_checkpoint('mmseg', tmp_path / 'old.pth', dict(CLASSES=names, PALETTE=None))
+    assert Predictor(SEGMENTOR, noted, 'cpu').info.classes == names
 
 
 def test_batches_do_not_mix_sizes_or_change_the_order(segmentor, photo):

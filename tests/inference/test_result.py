@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmtwins.inference.dataset_info import DatasetInfo
+from mmtwins.datasets.dataset_info import DatasetInfo
 from mmtwins.inference.overlay import draw_instances, draw_segmentation
 from mmtwins.inference.result import Result
 

@@ -15,7 +15,7 @@ from mmtwins.demo.scenes import CLASSES
 pytest.importorskip('mmcv._ext')
 cv2 = pytest.importorskip('cv2')
 
-from mmtwins.inference.dataset_info import DatasetInfo  # noqa: E402
+from mmtwins.datasets.dataset_info import DatasetInfo  # noqa: E402
 from mmtwins.inference.predictor import Predictor  # noqa: E402
 from mmtwins.inference.sources import find_sources  # noqa: E402
 from mmtwins.inference.writers import ResultWriter, _category_ids, name_results  # noqa: E402

@@ -50,15 +50,13 @@ def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
     Raises:
         ValueError: Neither has classes.
     """
-    dataset_cfg = {**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []}
-    dataset = DATASETS.build(dataset_cfg)
-    classes = noted.get('classes') or dataset.metainfo.get('classes')
+    dataset = _build_test_set(cfg)
+    classes = _names(noted, dataset)
     if not classes:
         raise ValueError(
             'neither the checkpoint nor the config names the classes: add '
             "test_dataloader.dataset.metainfo = dict(classes=('a', 'b', ...))"
         )
-    classes = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
     palette = next(
         (p for p in (noted.get('palette'), dataset.metainfo.get('palette')) if _is_palette(p, classes)), None
     )
@@ -73,6 +71,23 @@ def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
         bool(getattr(dataset, 'reduce_zero_label', False)),
         Path(file) if file else None,
     )
+
+
+def named_classes(cfg: Config, noted: dict) -> tuple[str, ...]:
+    """Names of the classes as :func:`dataset_info` finds them, of a config that may have no test set; empty without any."""
+    has_test_set = bool((cfg.get('test_dataloader') or {}).get('dataset'))
+    return _names(noted, _build_test_set(cfg) if has_test_set and not noted.get('classes') else None)
+
+
+def _build_test_set(cfg: Config) -> Any:
+    """The test set of a config, not loaded."""
+    return DATASETS.build({**deepcopy(cfg.test_dataloader.dataset), 'lazy_init': True, 'pipeline': []})
+
+
+def _names(noted: dict, dataset: Any) -> tuple[str, ...]:
+    """Names of the classes in a checkpoint's notes, else those of a data set, which may be None."""
+    classes = noted.get('classes') or (dataset.metainfo.get('classes') if dataset is not None else None) or ()
+    return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
 
 
 def _is_palette(palette: Any, classes: Sequence[str]) -> bool:

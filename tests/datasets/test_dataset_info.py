@@ -5,21 +5,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
-from toys import SEGMENTOR, save_toy_checkpoint
 
-from mmtwins.demo.scenes import CLASSES, PALETTE, THING_CLASSES
-from mmtwins.inference.dataset_info import DatasetInfo, check_classes, dataset_info, metainfo_of
-
-
-def test_classes_come_from_the_checkpoint_else_from_the_config(segmentor, detector, tmp_path):
-    assert segmentor.info.classes == CLASSES and segmentor.info.palette == PALETTE
-    assert segmentor.info.reduce_zero_label
-    assert detector.info.classes == THING_CLASSES and detector.info.palette == PALETTE[3:]
-    from mmtwins.inference.predictor import Predictor
-
-    names = tuple(f'class {i}' for i in range(9))
-    noted = save_toy_checkpoint('mmseg', tmp_path / 'old.pth', dict(CLASSES=names, PALETTE=None))
-    assert Predictor(SEGMENTOR, noted, 'cpu').info.classes == names
+from mmtwins.datasets.dataset_info import DatasetInfo, check_classes, dataset_info, metainfo_of, named_classes
 
 
 class Named:
@@ -50,12 +37,20 @@ def test_what_a_checkpoint_notes_comes_first(named):
     )
 
 
+def test_names_alone_are_those_of_the_whole(named):
+    cfg = named(classes=('a', 'b'))
+    for noted in ({}, dict(classes=['x', 'y']), dict(classes='thing')):
+        assert named_classes(cfg, noted) == dataset_info(cfg, noted).classes
+    assert named_classes(Config(dict()), dict(classes=['x'])) == ('x',)
+
+
 def test_classes_without_colours_get_different_ones(named):
     palette = dataset_info(named(classes=('a', 'b', 'c'), palette=[[1, 2, 3]]), {}).palette
     assert len(set(palette)) == 3
 
 
 def test_no_classes_anywhere_is_said(named):
+    assert named_classes(named(), {}) == named_classes(Config(dict()), {}) == ()
     with pytest.raises(ValueError, match=r'neither the checkpoint nor the config names the classes: add .*metainfo'):
         dataset_info(named(), {})
 
