@@ -19,8 +19,9 @@ from mmtwins.engine.building import ConfigError, naming_config, naming_first_ste
 from mmtwins.engine.checks import check_checkpoints, check_data
 from mmtwins.engine.config_sections import require
 from mmtwins.engine.console import describe_end, quiet_terminal
+from mmtwins.engine.distributed import is_first_process
 from mmtwins.engine.dry_run import dry_work_dir, prepare_dry_run
-from mmtwins.engine.preflight import Preflight, announce, is_first_process, look_ahead
+from mmtwins.engine.preflight import Preflight, announce, look_ahead
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH, start_from_scratch
 from mmtwins.engine.work_dir import locked_work_dir, resume_if_possible

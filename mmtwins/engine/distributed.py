@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .fsdp import TwinsFSDPStrategy, check_options, uses_fsdp
 
-# Launchers: the program that starts the processes, what it sets for each, and our script around it.
+# Launchers: the program that starts the processes, what it sets for each (the rank first), and our script around it.
 LAUNCHERS = dict(
     pytorch=('torchrun', ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'), 'dist'),
     slurm=('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'), 'slurm'),
@@ -100,6 +100,11 @@ def check_launcher(launcher: str) -> None:
         raise ValueError(
             f'there is no GPU for process {rank + 1} of this machine: start as many processes as it has GPUs, {num_gpus}'
         )
+
+
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the process that checks and prints; works before the processes are connected."""
+    return launcher == 'none' or int(os.environ.get(LAUNCHERS[launcher][1][0], 0)) == 0
 
 
 def prepare_processes(cfg: Config) -> None:

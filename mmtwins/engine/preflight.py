@@ -1,7 +1,6 @@
 """The block in the log before the first iteration: starting weights, batch, classes, disk, results, and how to resume."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,8 +22,6 @@ from .preflight_lines import (
     describe_resume,
 )
 from .starting_weights import describe_weights
-
-RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}  # by launcher
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,6 @@ class Preflight:
         lines = (self.weights, batch, self.classes, self.disk, self.results, self.resume)
         rows = [f'{"!" if line.is_loud else " "} {line.subject:8} {line.text}' for line in lines]
         return '\n'.join(['Before the first iteration:', *rows])
-
-
-def is_first_process(launcher: str) -> bool:
-    """Whether this is the process that checks and prints; works before the processes are connected."""
-    return int(os.environ.get(RANKS.get(launcher, ''), 0)) == 0
 
 
 def look_ahead(

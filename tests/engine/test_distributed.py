@@ -11,7 +11,7 @@ from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from mmtwins.engine import distributed
-from mmtwins.engine.distributed import SameBuffersHook, check_launcher, prepare_processes
+from mmtwins.engine.distributed import SameBuffersHook, check_launcher, is_first_process, prepare_processes
 
 STARTED = dict(
     pytorch=dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1', MASTER_ADDR='a', MASTER_PORT='1'),
@@ -167,3 +167,16 @@ def test_the_running_statistics_of_the_first_process_are_sent_before_an_evaluati
     assert sent == [value.data_ptr() for value in runner.model.buffers()]
     SameBuffersHook().before_test_epoch(runner)
     assert len(sent) == 6
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variable'),
+    [('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID'), ('mpi', 'OMPI_COMM_WORLD_RANK'), ('none', 'SLURM_PROCID')],
+)
+def test_the_first_process_by_launcher(launcher: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    assert is_first_process(launcher)
+    monkeypatch.setenv(variable, '0')
+    assert is_first_process(launcher)
+    monkeypatch.setenv(variable, '3')
+    assert is_first_process(launcher) == (launcher == 'none')

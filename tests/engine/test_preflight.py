@@ -19,7 +19,7 @@ from toys import DETECTOR, SEGMENTOR
 from mmtwins.datasets.data_report import Report, SourceReport
 from mmtwins.engine import preflight
 from mmtwins.engine.hooks import CheckBatchSizeHook
-from mmtwins.engine.preflight import PreflightHook, announce, is_first_process, look_ahead
+from mmtwins.engine.preflight import PreflightHook, announce, look_ahead
 from mmtwins.engine.runner import build_runner
 
 CallTool = Callable[..., subprocess.CompletedProcess]
@@ -79,19 +79,6 @@ def test_other_processes_than_the_first_say_nothing(cfg: Config, monkeypatch: py
     monkeypatch.setattr(preflight, 'is_main_process', lambda: True)
     hook.before_train(runner)
     assert len(said) == 1
-
-
-@pytest.mark.parametrize(
-    ('launcher', 'variable'),
-    [('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID'), ('mpi', 'OMPI_COMM_WORLD_RANK'), ('none', 'SLURM_PROCID')],
-)
-def test_the_first_process_by_launcher(launcher: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(variable, raising=False)
-    assert is_first_process(launcher)
-    monkeypatch.setenv(variable, '0')
-    assert is_first_process(launcher)
-    monkeypatch.setenv(variable, '3')
-    assert is_first_process(launcher) == (launcher == 'none')
 
 
 def rewrite_labels(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
