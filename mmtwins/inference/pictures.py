@@ -27,7 +27,7 @@ def note_on(path: str, image: np.ndarray) -> str:
             return ''
         if pictures > 1:
             return f'holds {pictures} pictures: only the first is predicted on, save the others as files of their own'
-    if image.dtype == np.uint8 and image.size and image.max() < NEARLY_BLACK and _has_16_bits(path):
+    if image.dtype == np.uint8 and image.size and _has_16_bits(path) and image.max() < NEARLY_BLACK:
         return (
             f'has 16 bits for each colour and uses only the lowest: as 8 bits, which the model takes, its largest value is '
             f'{image.max()} of 255. Scale its values to 0..255 and save it with 8 bits'
@@ -49,11 +49,11 @@ def unreadable(path: str) -> str:
 
 
 def _has_16_bits(path: str) -> bool:
-    with open(path, 'rb') as file:
-        head = file.read(25)
-    if head.startswith(b'\x89PNG'):
-        return head[24] == 16
     try:
+        with open(path, 'rb') as file:
+            head = file.read(25)
+        if head.startswith(b'\x89PNG'):
+            return head[24] == 16
         with Image.open(path) as image:
             bits = getattr(image, 'tag_v2', {}).get(258, ())  # BitsPerSample of TIFF
             return image.mode in DEEP or bits[:1] == (16,)

@@ -62,13 +62,13 @@ class ResultWriter:
         for path in sources:
             if os.path.realpath(path) in targets:
                 raise ValueError(f'{path} would be overwritten by its result: name another folder than {out}')
-        known = _read_annotations(info).get('images', ())
-        entries = _entries_of(sources, known)
+        annotations = _read_annotations(info)
+        entries = _entries_of(sources, annotations.get('images', ()))
         self._file_names = (
             {path: entry['file_name'] for path, entry in entries.items()} if entries else _relative(sources, root)
         )
         self._image_id = _image_ids(sources, entries)
-        self._category_ids, note = _category_ids(info) if is_detector else ([], '')
+        self._category_ids, note = _category_ids(info, annotations) if is_detector else ([], '')
         self.notes = [one for one in (note, NOTE if any(map(is_video, sources)) and not has_h264() else '') if one]
         self._video: VideoWriter | None = None
         self._video_path: str | None = None
@@ -207,10 +207,10 @@ def _image_ids(sources: Sequence[str], entries: dict[str, dict]) -> Callable[[Re
     return lambda result: numbers.setdefault((result.path, result.frame), len(numbers) + 1)
 
 
-def _category_ids(info: DatasetInfo) -> tuple[list[int], str]:
-    """COCO's category id of each class, and a note where the data set does not say."""
+def _category_ids(info: DatasetInfo, annotations: dict) -> tuple[list[int], str]:
+    """COCO's category id of each class, and a note where the data set's annotation file does not say."""
     # As MMDetection's CocoDataset: class i is the i-th category of the file that is among the classes.
-    ids = [entry['id'] for entry in _read_annotations(info).get('categories', ()) if entry['name'] in info.classes]
+    ids = [entry['id'] for entry in annotations.get('categories', ()) if entry['name'] in info.classes]
     if len(ids) == len(info.classes):
         return ids, ''
     from mmdet.datasets import CocoDataset

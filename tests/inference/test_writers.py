@@ -123,7 +123,7 @@ def test_images_have_the_ids_of_the_annotation_file_folders_included(detector, p
 
 def test_category_ids_of_coco_are_known_without_its_files():
     CocoDataset = pytest.importorskip('mmdet.datasets').CocoDataset
-    ids, note = _category_ids(DatasetInfo(tuple(CocoDataset.METAINFO['classes']), (), False, Path('gone.json')))
+    ids, note = _category_ids(DatasetInfo(tuple(CocoDataset.METAINFO['classes']), (), False, Path('gone.json')), {})
     names = dict(zip(CocoDataset.METAINFO['classes'], ids))
     assert len(ids) == 80 and not note
     assert [names[name] for name in ('person', 'stop sign', 'dining table', 'toilet', 'toothbrush')] == [
@@ -133,7 +133,7 @@ def test_category_ids_of_coco_are_known_without_its_files():
         70,
         90,
     ]
-    ids, note = _category_ids(DatasetInfo(('a', 'b'), (), False, Path('gone.json')))
+    ids, note = _category_ids(DatasetInfo(('a', 'b'), (), False, Path('gone.json')), {})
     assert ids == [1, 2] and 'gone.json' in note
 
 
