@@ -18,6 +18,8 @@ from mmengine.registry import Registry, build_from_cfg
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from .config_files import text_of
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmtwins')
 
@@ -217,8 +219,7 @@ def _place_in_code(error: Exception) -> str:
 
 def _message(error: Exception) -> str:
     """Kind and text of an error in one line; of one without text, its line of code."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text_of(error).splitlines() if line.strip()]
     if not lines:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f'"{frames[-1].line}"'] if frames and frames[-1].line else ['no message']

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..installing import how_to_install
-from .config_files import check_files, explain_reading
+from .config_files import check_files, explain_reading, text_of
 from .config_sections import check_sections
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
@@ -65,9 +65,10 @@ def _apply(cfg: Config, options: dict[str, Any], path: str) -> None:
     try:
         cfg.merge_from_dict(options)
     except Exception as error:  # MMEngine raises several kinds
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
         given = ' '.join(f'{name}={value}' for name, value in options.items())
-        raise ValueError(f'--cfg-options {given}: they do not fit {path}: {message}: correct the names') from error
+        raise ValueError(
+            f'--cfg-options {given}: they do not fit {path}: {text_of(error)}: correct the names'
+        ) from error
 
 
 def _drop_own_scope(container: dict | list | tuple) -> None:

@@ -105,6 +105,11 @@ def _similar_file(path: str) -> str:
     return f' (perhaps {similar[0]} is meant)' if similar else ''
 
 
+def text_of(error: BaseException) -> str:
+    """The text of an error, for a KeyError without the quotes that Python puts around it."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
 def explain_reading(error: BaseException, path: str, files: set[str]) -> str:
     """Say what happened while a config file was read or run.
 
@@ -130,6 +135,6 @@ def explain_reading(error: BaseException, path: str, files: set[str]) -> str:
     for frame in traceback.extract_tb(error.__traceback__):  # a config runs as code of its own file
         if os.path.realpath(frame.filename) in known:
             place = f'{known[os.path.realpath(frame.filename)]}, line {frame.lineno}'
-    message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    message = text_of(error)
     kind = type(error).__name__
     return f'{place}: {kind}: {message}: correct the file' if message else f'{place}: {kind}: correct the file'
