@@ -20,7 +20,7 @@ import torch
 from coco_mutations import BYTE_MUTATIONS, JSON_MUTATIONS, encode
 from config_mutations import TEXTS, write_text_mutation, write_value_mutation
 from file_mutations import FILE_MUTATIONS, IMAGE_MUTATIONS, LABEL_MUTATIONS
-from mmengine.config import Config, config
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.runner import runner
@@ -192,7 +192,6 @@ class Fuzzer:
         os.chdir(folder)
         os.environ['XDG_CACHE_HOME'] = str(folder)
         runner.collect_env = dict  # compilers and the like, for the log
-        config.FormatCode = lambda text, **_: (text, False)  # yapf, for the log
         sys.argv = ['train.py', str(path), '--work-dir', str(folder / 'work')]
         expected = 'wrong' if case.kind == 'text' else 'any'
         try:
