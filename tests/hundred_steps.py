@@ -79,13 +79,13 @@ def miniature(family: str, smooth: bool) -> Config:
 
 
 @cache
-def batches() -> list[Batch]:
-    """Two batches of four generated scenes in turn."""
+def batches(steps: int) -> list[Batch]:
+    """Two batches of four generated scenes in turn, one for each step."""
     scenes = [draw_scene(0, 'train', i, size=SIZE) for i in range(8)]
     images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
     labels = torch.from_numpy(np.stack([scene.labels for scene in scenes])).long() - 1
     pair = [Batch(*halves) for halves in zip(images.split(4), labels.where(labels >= 0, 255).split(4))]
-    return [pair[step % 2] for step in range(STEPS)]
+    return [pair[step % 2] for step in range(steps)]
 
 
 def build(cfg: Config) -> nn.Module:
@@ -98,7 +98,7 @@ def build(cfg: Config) -> nn.Module:
 
 
 @cache
-def train_recipe(family: str, dtype: torch.dtype, smooth: bool = False) -> Run:
+def train_recipe(family: str, dtype: torch.dtype, smooth: bool = False, steps: int = STEPS) -> Run:
     """Train as MMEngine's loop does: its optimizer wrapper with the recipe's settings per parameter, its schedulers."""
     from mmseg.structures import SegDataSample
 
@@ -107,7 +107,7 @@ def train_recipe(family: str, dtype: torch.dtype, smooth: bool = False) -> Run:
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     schedulers = [PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=optim_wrapper)) for s in cfg.param_scheduler]
     losses = []
-    for batch in batches():
+    for batch in batches(steps):
         samples = [
             SegDataSample(gt_sem_seg=PixelData(data=labels[None]), metainfo=dict(img_shape=(SIZE, SIZE)))
             for labels in batch.labels
@@ -120,11 +120,11 @@ def train_recipe(family: str, dtype: torch.dtype, smooth: bool = False) -> Run:
 
 
 @cache
-def train_plainly(family: str, dtype: torch.dtype, smooth: bool = False) -> Run:
+def train_plainly(family: str, dtype: torch.dtype, smooth: bool = False, steps: int = STEPS) -> Run:
     """Train the plain reference from the same weights."""
     weights = {name: p.detach().to(dtype) for name, p in build(miniature(family, smooth)).named_parameters()}
     settings = SETTINGS._replace(activation=plain_twins.gelu) if smooth else SETTINGS
-    losses, trained = plain_twins.train(weights, batches(), settings)
+    losses, trained = plain_twins.train(weights, batches(steps), settings)
     return Run(np.array(losses), trained)
 
 

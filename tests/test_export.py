@@ -173,7 +173,9 @@ def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, tmp_path: Path)
         list(verify_onnx(make_tiny(**TWO_STAGES, norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
 
 
-def test_onnx_of_a_whole_segmentor(call_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path) -> None:
+def test_onnx_of_a_whole_segmentor(
+    call_tool: Callable[..., subprocess.CompletedProcess], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     require_onnx()
     cfg = make_segmentor_config()
     cfg.dump(tmp_path / 'config.py')
@@ -186,33 +188,14 @@ def test_onnx_of_a_whole_segmentor(call_tool: Callable[..., subprocess.Completed
     assert result.returncode == 0, result.stderr
     assert result.stdout.count('largest relative difference') == 4
     assert '2 x 3 x 250 x 333' in result.stdout
+    assert not [w for w in recwarn if 'training mode' in str(w.message)]
+    assert_says_what_it_takes_and_gives(tmp_path / 'model.onnx', cfg, tmp_path / 'model.pth')
 
 
-def test_a_segmentor_without_its_heads_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip('mmseg')
-    cfg = Config.fromfile(SEGMENTOR)
-    backbone = build_exportable(cfg, None, backbone_only=True)
-    path = tmp_path / 'bare.pth'
-    save_checkpoint({'state_dict': backbone.state_dict()}, str(path))
-    build_exportable(cfg, str(path), backbone_only=True)
-    with pytest.raises(ValueError, match=r'bare\.pth: decode_head: not in the checkpoint: give that of a whole model'):
-        build_exportable(cfg, str(path), backbone_only=False)
-
-
-def test_the_file_says_what_it_takes_and_gives(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    require_onnx()
+def assert_says_what_it_takes_and_gives(path: Path, cfg: Config, checkpoint: Path) -> None:
     import onnx
 
-    cfg = make_segmentor_config()
-    from mmengine.registry import MODELS
-
-    model = MODELS.build({'_scope_': 'mmseg', **cfg.model})
-    save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(tmp_path / 'model.pth'))
-    exportable = build_exportable(cfg, str(tmp_path / 'model.pth'))
-    metadata = describe(cfg, exportable, str(tmp_path / 'model.pth'))
-    export_onnx(exportable, tmp_path / 'model.onnx', 96, 128, metadata=metadata)
-    assert not [w for w in recwarn if 'training mode' in str(w.message)]
-    written = onnx.load(tmp_path / 'model.onnx')
+    written = onnx.load(path)
     axes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*written.graph.input, *written.graph.output)
@@ -227,7 +210,18 @@ def test_the_file_says_what_it_takes_and_gives(tmp_path: Path, recwarn: pytest.W
     assert json.loads(found['mean']) == list(cfg.model.data_preprocessor.mean)
     assert json.loads(found['std']) == list(cfg.model.data_preprocessor.std)
     assert found['channel_order'] == 'RGB'
-    assert found['checkpoint'] == str(tmp_path / 'model.pth') and found['config'] == SEGMENTOR.name
+    assert found['checkpoint'] == str(checkpoint) and found['config'] == 'config.py'
+
+
+def test_a_segmentor_without_its_heads_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip('mmseg')
+    cfg = Config.fromfile(SEGMENTOR)
+    backbone = build_exportable(cfg, None, backbone_only=True)
+    path = tmp_path / 'bare.pth'
+    save_checkpoint({'state_dict': backbone.state_dict()}, str(path))
+    build_exportable(cfg, str(path), backbone_only=True)
+    with pytest.raises(ValueError, match=r'bare\.pth: decode_head: not in the checkpoint: give that of a whole model'):
+        build_exportable(cfg, str(path), backbone_only=False)
 
 
 @pytest.mark.parametrize('meta', [dict(dataset_meta=dict(classes=('a', 'b'))), dict(CLASSES=('a', 'b'))])
