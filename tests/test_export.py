@@ -23,6 +23,13 @@ TWO_STAGES = dict(
     sr_ratios=(2, 1),
     out_indices=(0, 1),
 )
+ONE_STAGE = dict(
+    arch=dict(embed_dims=(8,), depths=(2,), num_heads=(2,), mlp_ratios=(2,)),
+    window_sizes=(7,),
+    sr_ratios=(2,),
+    out_indices=(0,),
+)
+TWO_STAGES_OF_PCPVT = dict(backbone=TwinsPCPVTBackbone, arch=TWO_STAGES['arch'], sr_ratios=(2, 1), out_indices=(0, 1))
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'toy'
 SEGMENTOR = CONFIGS / 'upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
 needs_dynamo = pytest.mark.skipif(not hasattr(torch.export, 'Dim'), reason='needs a torch whose export takes Dim')
@@ -53,7 +60,7 @@ def fresh_compiler():
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.parametrize('kwargs', [dict(), dict(with_cp=True, **TWO_STAGES), dict(backbone=TwinsPCPVTBackbone)])
+@pytest.mark.parametrize('kwargs', [TWO_STAGES, dict(with_cp=True, **ONE_STAGE), TWO_STAGES_OF_PCPVT])
 def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
     model = make_tiny(**kwargs)
     counter = CompileCounterWithBackend('aot_eager')
@@ -67,8 +74,9 @@ def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-def test_compiles_to_one_graph_for_all_sizes() -> None:
-    model = make_tiny(**TWO_STAGES)
+@pytest.mark.parametrize('kwargs', [ONE_STAGE, pytest.param(TWO_STAGES, marks=pytest.mark.slow)])
+def test_compiles_to_one_graph_for_all_sizes(kwargs: dict) -> None:
+    model = make_tiny(**kwargs)
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
     assert_equal_in_training(compiled, model, torch.randn(2, 3, 72, 100))
@@ -80,8 +88,7 @@ def test_compiles_to_one_graph_for_all_sizes() -> None:
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 def test_the_default_compiler_gives_equal_results() -> None:
-    model = make_tiny(arch=dict(embed_dims=(8,), depths=(2,), num_heads=(2,), mlp_ratios=(2,)), window_sizes=(7,),
-                      sr_ratios=(2,), out_indices=(0,))  # fmt: skip
+    model = make_tiny(**ONE_STAGE)
     assert_equal_in_training(torch.compile(model, fullgraph=True), model, torch.randn(1, 3, 72, 100))
 
 

@@ -731,12 +731,16 @@ def test_counting_sees_the_same_with_the_fast_path(variant: str, size: tuple[int
 
 
 @pytest.fixture(scope='module')
-def distributed_results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+def distributed_results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], str]:
     """What ``fsdp_cases.py`` says of each case, run once in two processes."""
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip('needs a PyTorch with gloo')
     folder = tmp_path_factory.mktemp('distributed')
-    script, variants = Path(__file__).with_name('fsdp_cases.py'), ','.join(FAMILIES)
+    script = Path(__file__).with_name('fsdp_cases.py')
+    tests = [item for item in request.session.items if 'distributed_results' in item.fixturenames]
+    variants = ','.join(sorted({item.callspec.params['variant'] for item in tests}))
     commands = [
         [sys.executable, script, str(rank), folder / 'store', folder / f'{rank}.txt', variants]
         for rank in range(WORLD_SIZE)
@@ -755,7 +759,7 @@ def distributed_results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
     return results
 
 
-@both_families
+@pytest.mark.parametrize('variant', ['svt-meituan', pytest.param('pcpvt', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('case', CASES)
 def test_data_parallel_training(variant: str, case: str, distributed_results: dict[tuple[str, str], str]) -> None:
     result = distributed_results.get((variant, case)) or distributed_results['', '']

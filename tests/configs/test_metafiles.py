@@ -10,7 +10,7 @@ import yaml
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
-from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, part_of, problems
+from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, cost_rows, part_of, problems
 
 from mmtwins.analysis.published import RUNS
 from mmtwins.engine.config import load_config
@@ -75,7 +75,18 @@ def test_metafiles_state_what_is_published() -> None:
         assert metadata.get('Results Source') == source, name
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+@pytest.mark.parametrize('backbone', ['svt-s', 'pcpvt-s'])
+def test_the_ledger_has_the_counts_of_a_backbone(backbone: str) -> None:
+    page = LEDGER.read_text()
+    for row in cost_rows([backbone]):
+        assert row in page
+
+
+@pytest.mark.parametrize(
+    'path',
+    [pytest.param(path, marks=[pytest.mark.slow] if path == LEDGER else []) for path in PAGES],
+    ids=lambda path: path.relative_to(REPOSITORY).as_posix(),
+)
 def test_the_numbers_of_a_page_are_those_of_the_table(path: Path) -> None:
     """And if any other number stood in their place, this test would fail."""
     texts, page = list(PAGES[path][0]()), path.read_text()

@@ -55,6 +55,7 @@ def processes_using(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks for processes in /proc')
 def test_killed_interrupted_and_completed(call_tool, tmp_path):
     """kill -9 while UPerNet trains, Ctrl-C while Mask R-CNN trains, then to the end, then once more."""
@@ -81,10 +82,30 @@ def test_killed_interrupted_and_completed(call_tool, tmp_path):
     assert processes_using(work) == []
     segmentation = (work / 'segmentation/iter_8.pth').stat().st_mtime_ns
 
-    code, output = finish(start(tmp_path, *arguments))
-    assert code == 0, output
+    output = run_to_the_end(tmp_path, work, arguments)
     assert 'already trained' in output
     assert (work / 'segmentation/iter_8.pth').stat().st_mtime_ns == segmentation
+
+
+def test_completed_and_called_again(call_tool, tmp_path):
+    work = tmp_path / 'results'
+    arguments = ['--work-dir', str(work), '--data-root', str(tmp_path / 'toy')]
+    run_to_the_end(tmp_path, work, arguments)
+    before = {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')}
+    again = call_tool('demo.py', '--tiny', *arguments)
+    assert again.returncode == 0 and 'complete already' in again.stdout and '--fresh' in again.stdout
+    results = json.loads((work / 'results.json').read_text())
+    assert f'{results["segmentation"]["metrics"]["mIoU"]:.3f}' in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')} == before
+
+    other = call_tool('demo.py', '--tiny', *arguments, '--seed', '1')
+    assert other.returncode == 1 and '--fresh' in other.stderr and 'Traceback' not in other.stderr
+
+
+def run_to_the_end(folder, work, arguments):
+    """Run a demo that ends; returns what it printed, after a look at its results."""
+    code, output = finish(start(folder, *arguments))
+    assert code == 0, output
     results = json.loads((work / 'results.json').read_text())
     for task, metrics in (
         ('segmentation', ['mIoU', 'mAcc', 'aAcc']),
@@ -97,15 +118,7 @@ def test_killed_interrupted_and_completed(call_tool, tmp_path):
         assert trained['meta']['iter'] == 8
     for path in results['paths'].values():
         assert Path(path).is_file() and Path(path).name in output
-
-    before = {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')}
-    again = call_tool('demo.py', '--tiny', *arguments)
-    assert again.returncode == 0 and 'complete already' in again.stdout and '--fresh' in again.stdout
-    assert f'{results["segmentation"]["metrics"]["mIoU"]:.3f}' in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')} == before
-
-    other = call_tool('demo.py', '--tiny', *arguments, '--seed', '1')
-    assert other.returncode == 1 and '--fresh' in other.stderr and 'Traceback' not in other.stderr
+    return output
 
 
 def test_fresh_deletes_only_runs_of_the_demo(call_tool, tmp_path):
