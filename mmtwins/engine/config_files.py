@@ -12,7 +12,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
-SUFFIXES = ('.py', '.json', '.yml', '.yaml')
+from .config_names import SUFFIXES
+
 EXAMPLE = 'give a path such as configs/ade20k/NAME.py'
 
 
@@ -48,7 +49,10 @@ def _iter_files(path: str, heirs: tuple[str, ...]) -> Iterator[str]:
     for base in bases:
         if not isinstance(base, str):
             raise ValueError(f'{path}: _base_ holds {base!r}: write the path of a config, or a list of paths')
-        found = _find_external(path, base) if '::' in base else os.path.join(os.path.dirname(path), base)
+        if '::' in base:
+            found = find_external(base, f'{path}: _base_ names {base}', 'correct _base_')
+        else:
+            found = os.path.join(os.path.dirname(path), base)
         if not os.path.isfile(found):
             what = f'{found}, which is a folder' if os.path.isdir(found) else f'{found}, which does not exist'
             raise FileNotFoundError(f'{path}: _base_ names {what}: correct _base_{_similar_file(found)}')
@@ -72,15 +76,25 @@ def _bases_of(path: str) -> tuple[list[Any], list[str]]:
         raise ValueError(explain_reading(error, path, {path})) from error
 
 
-def _find_external(path: str, base: str) -> str:
-    """The file of a ``SCOPE::NAME``; raises FileNotFoundError with advice about that scope."""
+def find_external(base: str, named: str, remedy: str) -> str:
+    """The config file of an installed package.
+
+    Args:
+        base: ``SCOPE::NAME``.
+        named: Who names it, for messages.
+        remedy: What to do about a wrong name, for messages.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: There is no such package or config, with advice about that scope.
+    """
     scope, _, name = base.partition('::')
-    if importlib.util.find_spec(scope) is None:
-        raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but there is no package {scope}: install it, or correct _base_'
-        )
+    if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
+        raise FileNotFoundError(f'{named}, but there is no package {scope}: install it, or {remedy}')
     try:
-        return Config._get_cfg_path(base, path)[0]
+        return Config._get_cfg_path(base, '')[0]
     except Exception:  # many kinds, all of them: there is no such config
         pass
     try:
@@ -89,13 +103,13 @@ def _find_external(path: str, base: str) -> str:
         folder = Path('nowhere')
     if not folder.is_dir():
         raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but this install of {scope} holds no configs: install it (pip install ., not '
-            'editable), or write the path of the config'
+            f'{named}, but this install of {scope} holds no configs: install it (pip install ., not editable), or write the '
+            'path of the config'
         )
     known = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
     similar = get_close_matches(name, known, 1, 0.4)
     hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
-    raise FileNotFoundError(f'{path}: _base_ names {base}, which {scope} does not have{hint}: correct _base_')
+    raise FileNotFoundError(f'{named}, which {scope} does not have{hint}: {remedy}')
 
 
 def _similar_file(path: str) -> str:

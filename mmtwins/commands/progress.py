@@ -1,0 +1,54 @@
+"""Progress on the terminal, with the time that is left; nothing of it reaches stdout, or a file."""
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def new_bar(title: str, **options: Any) -> Any:
+    """A progress bar of rich on stderr: what is done of what is to do, time passed and time left.
+
+    Args:
+        title: Beside the bar.
+        options: Of ``rich.progress.Progress``.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('left:'))
+    return Progress(*columns, TimeRemainingColumn(), **{'console': Console(stderr=True), **options})
+
+
+@contextmanager
+def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar while the block runs, if there is a terminal.
+
+    Args:
+        title: Beside the bar.
+        total: Number of steps, if it is known.
+
+    Yields:
+        What to call after each step.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with new_bar(title, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda: bar.advance(task)
+
+
+def follow(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Yield items under a progress bar, see :func:`stepping`.
+
+    Args:
+        items: What is worked on, one by one.
+        title: What happens to them.
+        total: Their number; None asks ``len``.
+    """
+    with stepping(title, len(items) if total is None and isinstance(items, Sized) else total) as step:
+        for item in items:
+            yield item
+            step()
