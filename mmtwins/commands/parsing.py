@@ -16,11 +16,12 @@ try:
 
     class _Formatter(RawDescriptionRichHelpFormatter):
         text_markup = help_markup = False  # brackets are brackets
+        group_name_formatter = str
         styles = {**RawDescriptionRichHelpFormatter.styles, 'argparse.example': 'bold'}
         highlights = [*RawDescriptionRichHelpFormatter.highlights, r'^  (?P<example>mmtwins .*)$']
 
     FORMATTER: type[argparse.HelpFormatter] = _Formatter
-except ImportError:  # a `pip install --no-deps`, as for mim
+except Exception:  # not installed, as after `pip install --no-deps`, or broken: `mmtwins doctor` works on
     FORMATTER = argparse.RawDescriptionHelpFormatter
 
 

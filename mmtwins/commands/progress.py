@@ -1,5 +1,6 @@
 """Progress on the terminal, with the time that is left; nothing of it reaches stdout, or a file."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,7 +19,9 @@ def new_bar(title: str, **options: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('left:'))
-    return Progress(*columns, TimeRemainingColumn(), **{'console': Console(stderr=True), **options})
+    # What is printed meanwhile goes to the bar's console, above the bar; into a pipe it must not.
+    given = {'console': Console(stderr=True), 'redirect_stdout': sys.stdout.isatty(), **options}
+    return Progress(*columns, TimeRemainingColumn(), **given)
 
 
 @contextmanager
@@ -32,8 +35,11 @@ def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
     Yields:
         What to call after each step.
     """
-    from rich.console import Console
-
+    try:
+        from rich.console import Console
+    except Exception:  # missing or broken: `mmtwins doctor` works on
+        yield lambda: None
+        return
     console = Console(stderr=True)
     with new_bar(title, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task('', total=total)

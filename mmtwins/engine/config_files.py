@@ -1,7 +1,6 @@
 """What can be wrong with config files: what they inherit, their code, their form; said by file and line."""
 
 import ast
-import importlib.util
 import os
 import traceback
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
 
-from .config_names import SUFFIXES
+from .config_names import SUFFIXES, find_external
 
 EXAMPLE = 'give a path such as configs/ade20k/NAME.py'
 
@@ -74,42 +72,6 @@ def _bases_of(path: str) -> tuple[list[Any], list[str]]:
         return Config._get_base_files(path), imported
     except (Exception, SystemExit) as error:
         raise ValueError(explain_reading(error, path, {path})) from error
-
-
-def find_external(base: str, named: str, remedy: str) -> str:
-    """The config file of an installed package.
-
-    Args:
-        base: ``SCOPE::NAME``.
-        named: Who names it, for messages.
-        remedy: What to do about a wrong name, for messages.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: There is no such package or config, with advice about that scope.
-    """
-    scope, _, name = base.partition('::')
-    if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
-        raise FileNotFoundError(f'{named}, but there is no package {scope}: install it, or {remedy}')
-    try:
-        return Config._get_cfg_path(base, '')[0]
-    except Exception:  # many kinds, all of them: there is no such config
-        pass
-    try:
-        folder = Path(get_installed_path(scope)) / '.mim' / 'configs'
-    except Exception:
-        folder = Path('nowhere')
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'{named}, but this install of {scope} holds no configs: install it (pip install ., not editable), or write the '
-            'path of the config'
-        )
-    known = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
-    similar = get_close_matches(name, known, 1, 0.4)
-    hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
-    raise FileNotFoundError(f'{named}, which {scope} does not have{hint}: {remedy}')
 
 
 def _similar_file(path: str) -> str:

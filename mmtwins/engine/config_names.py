@@ -1,5 +1,6 @@
 """What a config argument may name: a file, a recipe of this package, or a config of MMSegmentation or MMDetection."""
 
+import importlib.util
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,8 +39,6 @@ def find_config(name: str) -> str:
         return name
     scope, separator, rest = name.partition('::')
     if separator and scope != 'mmtwins':
-        from .config_files import find_external  # and MMEngine with it
-
         return find_external(name, f'config {name}', 'correct the name')
     recipes = recipe_files()
     wanted = rest if separator else name
@@ -61,6 +60,45 @@ def find_config(name: str) -> str:
     raise FileNotFoundError(
         f'config {name} is no file, and no recipe has this name{hint}: `mmtwins list` shows the recipes'
     )
+
+
+def find_external(base: str, named: str, remedy: str) -> str:
+    """The config file of an installed package.
+
+    Args:
+        base: ``SCOPE::NAME``.
+        named: Who names it, for messages.
+        remedy: What to do about a wrong name, for messages.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: There is no such package or config, with advice about that scope.
+    """
+    from mmengine.config import Config
+    from mmengine.utils import get_installed_path
+
+    scope, _, name = base.partition('::')
+    if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
+        raise FileNotFoundError(f'{named}, but there is no package {scope}: install it, or {remedy}')
+    try:
+        return Config._get_cfg_path(base, '')[0]
+    except Exception:  # many kinds, all of them: there is no such config
+        pass
+    try:
+        folder = Path(get_installed_path(scope)) / '.mim' / 'configs'
+    except Exception:
+        folder = Path('nowhere')
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'{named}, but this install of {scope} holds no configs: install it (pip install ., not editable), or write the '
+            'path of the config'
+        )
+    known = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
+    similar = get_close_matches(name, known, 1, 0.4)
+    hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
+    raise FileNotFoundError(f'{named}, which {scope} does not have{hint}: {remedy}')
 
 
 def _similar(name: str, recipes: dict[str, Path]) -> list[str]:
