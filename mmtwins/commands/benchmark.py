@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--memory', action='store_true', help='measure peak memory too, in a process of its own each')
     parser.add_argument(
         '--grow', choices=['side', 'batch'],
-        help=f'instead of --size or --batch, sides {SIDES} or batches {BATCHES}, as a chart',
+        help=f'instead of --size or --batch, sides {SIDES} or batches {BATCHES}, as a chart (default: neither)',
     )  # fmt: skip
     parser.add_argument('--no-time', action='store_true', help='measure no time')
     parser.add_argument('--profile', action='store_true', help='say which operators our time goes to')

@@ -141,26 +141,38 @@ def _starting_weights(name: str) -> str:
 
 
 def show(recipes: Sequence[Recipe]) -> None:
-    """Print a table for each task."""
+    """Print a table for each task; where the terminal is too narrow for it, two lines for each recipe."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     for task, title in TASKS.items():
-        rows = [recipe for recipe in recipes if recipe.task == task]
-        if not rows:
-            continue
-        table = Table(title=title, title_justify='left', title_style='bold')
-        for heading in ('name', 'published'):
-            table.add_column(heading, overflow='fold')
-        for heading in ('parameters (M)', 'MACs (G)'):
-            table.add_column(heading, justify='right')
+        table = Table('name', 'published', title=title, title_justify='left', title_style='bold')
+        table.add_column('parameters (M)', justify='right')
+        table.add_column('MACs (G)', justify='right')
         table.add_column('starts from')
-        for row in rows:
-            metrics = '\n'.join(f'{key} {value:.1f}' for key, value in row.metrics.items())
-            macs = f'{row.macs / 1e9:.1f} at {row.image_size}' if row.macs else '-'
-            parameters = f'{row.parameters / 1e6:.1f}' if row.parameters else '-'
-            table.add_row(Text(row.name), metrics or '-', parameters, macs, row.weights or 'random weights')
-        console.print(table)
+        cells = [_cells(recipe) for recipe in recipes if recipe.task == task]
+        for row in cells:
+            table.add_row(*row)
+        if not cells:
+            continue
+        if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+            console.print(table)
+            continue
+        console.print(f'{title}\n', style='bold')
+        for name, metrics, parameters, macs, weights in cells:
+            costs = f'{parameters} M parameters; {macs.replace(" at", " GMACs at")}'
+            console.print(f'{name}\n  {metrics.replace(chr(10), ", ")}; {costs}; {weights}', soft_wrap=True)
+        console.print()
     console.print(NOTE, soft_wrap=True, markup=False)
+
+
+def _cells(recipe: Recipe) -> tuple[str, str, str, str, str]:
+    """What a row says: name, metrics, parameters in M, MACs in G, starting weights."""
+    return (
+        recipe.name,
+        '\n'.join(f'{key} {value:.1f}' for key, value in recipe.metrics.items()) or '-',
+        f'{recipe.parameters / 1e6:.1f}' if recipe.parameters else '-',
+        f'{recipe.macs / 1e9:.1f} at {recipe.image_size}' if recipe.macs else '-',
+        recipe.weights or 'random weights',
+    )
