@@ -30,7 +30,7 @@ def show(report: Mapping[str, Any]) -> None:
     console.print(table)
     absent = [name for name in OPTIONAL if tried[name].get('missing')]
     if absent:
-        console.print(f'not installed, and needed by some commands only: {", ".join(absent)}')
+        console.print(f'not installed, and needed by some commands only: {", ".join(absent)}', soft_wrap=True)
 
     table = Table('what', 'result', title='Trials', title_justify='left')
     for name in ('backbone', 'mmcv operators', 'mmcv operators on the GPU'):
