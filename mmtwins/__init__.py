@@ -7,11 +7,13 @@ Importing this package registers its modules in MMEngine's root registries, whic
 The command ``mmtwins`` and the files of tools/ import torch only when they need it: they register by importing
 :mod:`mmtwins.registration`.
 """
+# ruff: noqa: F403, F405, for names that come from .registration
 
 import os
 import signal
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ def _starts_command() -> bool:
     """Whether Python was started to run the command ``mmtwins``, ``python -m mmtwins``, or a file of our tools/."""
     program, given = sys.argv[0] if sys.argv else '', sys.orig_argv
     if program == '-m':  # as it is while Python looks for the module to run
-        return ('-m', 'mmtwins') in zip(given, given[1:])
+        return ('-m', 'mmtwins') in pairwise(given)
     package = Path(__file__).resolve().parent
     folders = (package.parent / 'tools', package / '.mim' / 'tools')
     # A child process has the parent's arguments, but was not started with them.
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from .inference.predictor import infer
 
 if TYPE_CHECKING or not _starts_command():
-    from .registration import *  # noqa: F403
+    from .registration import *
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C while imports take their time; later mmtwins.engine.arguments.readable_errors says how to go on.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))

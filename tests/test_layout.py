@@ -61,7 +61,10 @@ TESTED_ELSEWHERE = {
     'mmtwins.commands.export': 'tests/test_export.py',
     'mmtwins.commands.train': 'tests/tools/test_train_and_test.py',
     'mmtwins.commands.test': 'tests/tools/test_train_and_test.py',
-    **{f'mmtwins.commands.{name}': f'tests/tools/test_{name}.py' for name in ('app', 'benchmark', 'check_data', 'check_run', 'demo')},
+    **{
+        f'mmtwins.commands.{name}': f'tests/tools/test_{name}.py'
+        for name in ('app', 'benchmark', 'check_data', 'check_run', 'demo')
+    },
 }
 
 

@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(', '.join(f'{name} {value}' for name, value in machine.items()))
         names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
         tasks = [
-            Task(work, *size, batch, precision, args.device, args.arch, args.config)
-            for precision, work, size, batch in product(args.precision, args.work, args.size, args.batch)
+            Task(work, height, width, batch, precision, args.device, args.arch, args.config)
+            for precision, work, (height, width), batch in product(args.precision, args.work, args.size, args.batch)
         ]
         measured = run_tasks(
             follow(tasks, 'measuring', len(tasks)), names, lambda section: console.print(section.to_table()),
@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = to_markdown(command, machine, *measured)
         (out / 'tables.md').write_text(tables)
         if args.update:
-            update_section(*args.update, tables)
+            markdown, section = args.update
+            update_section(markdown, section, tables)
         if args.grow:
             draw_measured_growth(measured, args.grow, out)
         else:

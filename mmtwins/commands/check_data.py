@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_with_options(parser)
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS, help='data to check (default: all)')
     parser.add_argument(
-        '--fast', action='store_true', help='look at a sample of the images only, as before a training (default: at all)'
+        '--fast',
+        action='store_true',
+        help='look at a sample of the images only, as before a training (default: at all)',
     )
     parser.add_argument(
         '--allow',

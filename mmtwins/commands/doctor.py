@@ -6,6 +6,7 @@ Exit codes: 0 training and predictions can run, for segmentation, detection or b
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mmtwins doctor ARGV``; ends with the exit code."""
     args = parse(__name__, argv)
-    report = examine()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        report = examine()
+    except KeyboardInterrupt:
+        print('\nstopped by Ctrl-C.', file=sys.stderr)
+        sys.exit(130)
     if args.json:
         print(json.dumps(report, indent=2))
     else:

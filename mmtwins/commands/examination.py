@@ -18,6 +18,8 @@ MODULES = {
     'torch': 'all',
     'mmengine': 'all',
     'numpy': 'all',
+    'rich': 'all',
+    'yaml': 'all',
     'safetensors': 'all',
     'huggingface_hub': 'all',
     'cv2': 'all',
@@ -40,7 +42,7 @@ BASE = ('torch', 'mmengine', 'numpy', 'safetensors', 'huggingface_hub', 'backbon
 LIBRARY = (*BASE, 'cv2', 'mmcv', 'mmcv operators', 'matplotlib')
 # What a command needs; of a tuple inside, one is enough.
 NEEDS: dict[str, tuple] = {
-    'list': (),
+    'list': ('rich', 'yaml'),
     'doctor': (),
     'convert': ('torch', 'safetensors'),
     'benchmark': (*BASE, 'matplotlib'),

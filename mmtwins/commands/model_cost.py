@@ -33,7 +33,8 @@ def show(args: argparse.Namespace) -> None:
         with stepping('counting', 2) as step:
             model = build_model(cfg)
             step()
-            complexity = count(model, *args.size, num_proposals=args.num_proposals)
+            height, width = args.size
+            complexity = count(model, height, width, num_proposals=args.num_proposals)
             step()
         if args.json:
             path = Path(args.json)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from .table import COMMANDS
 
@@ -17,8 +17,8 @@ try:
     class _Formatter(RawDescriptionRichHelpFormatter):
         text_markup = help_markup = False  # brackets are brackets
         group_name_formatter = str
-        styles = {**RawDescriptionRichHelpFormatter.styles, 'argparse.example': 'bold'}
-        highlights = [*RawDescriptionRichHelpFormatter.highlights, r'^  (?P<example>mmtwins .*)$']
+        styles: ClassVar[dict] = {**RawDescriptionRichHelpFormatter.styles, 'argparse.example': 'bold'}
+        highlights: ClassVar[list[str]] = [*RawDescriptionRichHelpFormatter.highlights, r'^  (?P<example>mmtwins .*)$']
 
     FORMATTER: type[argparse.HelpFormatter] = _Formatter
 except Exception:  # not installed, as after `pip install --no-deps`, or broken: `mmtwins doctor` works on

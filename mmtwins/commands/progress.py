@@ -16,7 +16,14 @@ def new_bar(title: str, **options: Any) -> Any:
         options: Of ``rich.progress.Progress``.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('left:'))
     # What is printed meanwhile goes to the bar's console, above the bar; into a pipe it must not.

@@ -14,7 +14,7 @@ from mmtwins.weights.loading import read_checkpoint
 
 
 def test_the_formats_of_the_command_are_those_of_the_package() -> None:
-    assert command.FORMATS == tuple(FORMATS)
+    assert tuple(FORMATS) == command.FORMATS
 
 
 def test_several_checkpoints_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -74,6 +74,6 @@ def test_what_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'here.pth').touch()
-    with pytest.raises(SystemExit, match='^error: ') as end:
+    with pytest.raises(SystemExit, match=r'^error: ') as end:
         main([*sources, dst, '--to', 'native'])
     assert message in str(end.value.code)

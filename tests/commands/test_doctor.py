@@ -24,6 +24,17 @@ def test_the_exit_code_and_json(
     assert json.loads(capsys.readouterr().out) == {'ready': ready}
 
 
+def test_ctrl_c_ends_it_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, 'examine', interrupted)
+    with pytest.raises(SystemExit) as end:
+        doctor.main([])
+    assert end.value.code == 130
+    assert capsys.readouterr() == ('', '\nstopped by Ctrl-C.\n')
+
+
 def test_it_survives_packages_whose_import_raises_exits_or_crashes(tmp_path: Path) -> None:
     """All at once, rich and numpy among them: it has Python alone then, and still says what to do."""
     codes = {

@@ -17,7 +17,13 @@ def report(**changes: Any) -> dict[str, Any]:
     caches = {'torch': {'folder': '/c', 'bytes': 96_600_000, 'entries': {f'[f{n}].pth': 1000 for n in range(7)}}}
     commands = {'train': [], 'test': [], 'predict': [], 'app': ['gradio']}
     given = dict(mmtwins='0.1.0', folder='/f', python='3.11', system='Linux', tried=tried, caches=caches)
-    return {**given, 'commands': commands, 'free_bytes': {'/here': 67.7e9}, 'remedies': ['do [this]'], 'ready': True} | changes
+    return {
+        **given,
+        'commands': commands,
+        'free_bytes': {'/here': 67.7e9},
+        'remedies': ['do [this]'],
+        'ready': True,
+    } | changes
 
 
 def test_everything_is_said(capsys: pytest.CaptureFixture) -> None:

@@ -72,9 +72,7 @@ def test_wrong_arguments_end_with_2(argv: list[str], message: str, capsys: pytes
 
 
 @pytest.mark.parametrize(('result', 'code'), [(None, 0), (0, 0), (1, 1), (130, 130)])
-def test_the_exit_code_is_that_of_the_command(
-    result: int | None, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_exit_code_is_that_of_the_command(result: int | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
     module = SimpleNamespace(main=lambda argv: given.append(argv) or result)
     monkeypatch.setattr(entry, 'import_module', lambda name, package: module)

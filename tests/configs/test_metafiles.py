@@ -11,7 +11,6 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
 from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, part_of, problems
-
 from recipes import RECIPES
 
 from mmtwins.analysis.counting import build_model, count
