@@ -49,8 +49,12 @@ def show(report: Mapping[str, Any]) -> None:
         size = _say(cache, _size(cache.get('bytes', 0)))
         table.add_row(Text(f'{name}\n{cache["folder"]}'), size, Text('\n'.join(lines) or 'empty'))
     console.print(table)
-    for folder, free in dict(list(report['free_bytes'].items())[:1]).items():
-        console.print(f'free disk at {folder}: {"not known" if free is None else _size(free)}', markup=False)
+    disks = {
+        free: folder for folder, free in reversed(report['free_bytes'].items())
+    }  # folders on one disk have one line
+    for free, folder in reversed(disks.items()):
+        text = f'free disk at {folder}: {"not known" if free is None else _size(free)}'
+        console.print(text, markup=False, soft_wrap=True)
 
     table = Table('command', 'can run', title='Commands', title_justify='left')
     for name, lacking in report['commands'].items():

@@ -6,15 +6,9 @@ import pytest
 import torch
 from tiny import assert_equal, make_tiny
 
-from mmtwins.commands import convert as command
 from mmtwins.commands.convert import main, name_targets
 from mmtwins.weights.converting import convert
-from mmtwins.weights.formats import FORMATS
 from mmtwins.weights.loading import read_checkpoint
-
-
-def test_the_formats_of_the_command_are_those_of_the_package() -> None:
-    assert tuple(FORMATS) == command.FORMATS
 
 
 def test_several_checkpoints_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -20,7 +20,7 @@ def report(**changes: Any) -> dict[str, Any]:
     return {
         **given,
         'commands': commands,
-        'free_bytes': {'/here': 67.7e9},
+        'free_bytes': {'/here': 67.7e9, '/cache': 67.7e9, '/other': None},
         'remedies': ['do [this]'],
         'ready': True,
     } | changes
@@ -32,11 +32,11 @@ def test_everything_is_said(capsys: pytest.CaptureFixture) -> None:
     lines = [' '.join(line.strip('│').split()) for line in text.splitlines()]
     for line in (
         'mmtwins 0.1.0 in /f', 'torch │ 0.0', 'GPU │ H100, 84.9 GB; torch is built for CUDA 12.8', 'backbone │ works',
-        'torch │ 96.6 MB │ 1 kB [f0].pth', 'train │ yes', 'app │ no: gradio', 'free disk at /here: 67.7 GB',
+        'torch │ 96.6 MB │ 1 kB [f0].pth', 'train │ yes', 'app │ no: gradio', 'free disk at /here: 67.7 GB', 'free disk at /other: not known',
         '- do [this]', 'Training and predictions can run: segmentation and detection.',
     ):  # fmt: skip
         assert line in lines, line
-    assert 'and 2 more' in text
+    assert 'and 2 more' in text and 'free disk at /cache' not in text
 
 
 def test_what_fails_is_said(capsys: pytest.CaptureFixture) -> None:
