@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..engine.arguments import add_checkpoint, add_config_with_options, add_device, readable_errors
 from .parsing import parse, refuse, register
-from .progress import follow
+from .progress import stepping
 
 EXAMPLE = 'mmtwins attention upernet_twins-svt-s_8xb2-160k_ade20k-512x512 imagenet:svt-small a.jpg --points 40 170'
 
@@ -65,11 +65,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with readable_errors():
         targets = name_figures(args.image, args.out)
-        inferencer = load_inferencer(args.config, args.checkpoint, args.device, args.cfg_options)
         written = []
-        for image, target in follow(targets, 'drawing'):
-            inspection = inspect_image(inferencer, image, args.points, args.stages, args.block)
-            written.append(draw_attention(inspection, str(target), args.heads, args.features))
+        with stepping('drawing', 1 + len(targets)) as step:
+            inferencer = load_inferencer(args.config, args.checkpoint, args.device, args.cfg_options)
+            step()
+            for image, target in targets:
+                inspection = inspect_image(inferencer, image, args.points, args.stages, args.block)
+                written.append(draw_attention(inspection, str(target), args.heads, args.features))
+                step()
     print(*(f'Wrote {path}' for path in written), sep='\n')
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar('T')
@@ -20,15 +21,38 @@ def new_bar(title: str, **options: Any) -> Any:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
+    from rich.text import Text
 
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('left:'))
+    class TimeLeft(ProgressColumn):
+        """From the mean of all steps; rich's own column waits for several, and steps here may take minutes."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            left = seconds_left(task.elapsed or 0, task.completed, task.total)
+            return Text('left: -:--:--' if left is None else f'left: {timedelta(seconds=round(left))}')
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
     # What is printed meanwhile goes to the bar's console, above the bar; into a pipe it must not.
-    given = {'console': Console(stderr=True), 'redirect_stdout': sys.stdout.isatty(), **options}
-    return Progress(*columns, TimeRemainingColumn(), **given)
+    return Progress(*columns, **{'console': Console(stderr=True), 'redirect_stdout': sys.stdout.isatty(), **options})
+
+
+def seconds_left(elapsed: float, done: float, total: float | None) -> float | None:
+    """Seconds until all steps are done, if they take as long as those before; None where nothing is known yet.
+
+    Args:
+        elapsed: Seconds until now.
+        done: Number of steps that are done.
+        total: Number of all steps, if it is known.
+    """
+    if total is None or (not done and total):
+        return None
+    return elapsed / done * max(total - done, 0) if done else 0.0
 
 
 @contextmanager

@@ -32,7 +32,8 @@ def test_everything_is_said(capsys: pytest.CaptureFixture) -> None:
     lines = [' '.join(line.strip('│').split()) for line in text.splitlines()]
     for line in (
         'mmtwins 0.1.0 in /f', 'torch │ 0.0', 'GPU │ H100, 84.9 GB; torch is built for CUDA 12.8', 'backbone │ works',
-        'torch │ 96.6 MB │ 1 kB [f0].pth', 'train │ yes', 'app │ no: gradio', 'free disk at /here: 67.7 GB', 'free disk at /other: not known',
+        'torch │ 96.6 MB │ 1 kB [f0].pth', 'train │ yes', 'app │ no: gradio', 'free disk at /here: 67.7 GB',
+        'free disk at /other: not known',
         '- do [this]', 'Training and predictions can run: segmentation and detection.',
     ):  # fmt: skip
         assert line in lines, line

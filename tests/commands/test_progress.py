@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmtwins.commands.progress import follow, stepping
+from mmtwins.commands.progress import follow, seconds_left, stepping
 
 
 class Terminal(io.StringIO):
@@ -23,6 +23,16 @@ def test_a_terminal_shows_what_is_done_and_what_is_left(monkeypatch: pytest.Monk
     text = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert 'drawing' in text and '3/3' in text and 'left:' in text
     assert out.getvalue() == '0\n1\n2\n'  # a pipe gets what is printed, and nothing else
+
+
+@pytest.mark.parametrize(
+    ('elapsed', 'done', 'total', 'left'),
+    [(6, 1, 3, 12), (6, 3, 3, 0), (6, 4, 3, 0), (0, 0, 0, 0), (6, 0, 3, None), (6, 2, None, None), (1.5, 3, 4, 0.5)],
+)
+def test_the_time_left_is_known_after_one_step(
+    elapsed: float, done: float, total: float | None, left: float | None
+) -> None:
+    assert seconds_left(elapsed, done, total) == left
 
 
 @pytest.mark.parametrize('known', [True, False])
