@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.arguments import add_checkpoint, add_config_with_options, add_device, readable_errors
+from .bars import stepping
 from .parsing import parse, refuse, register
-from .progress import stepping
 
 EXAMPLE = 'mmtwins attention upernet_twins-svt-s_8xb2-160k_ade20k-512x512 imagenet:svt-small a.jpg --points 40 170'
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ..engine.arguments import readable_errors
-from .progress import follow
+from .bars import follow
 
 ARCHS = ('small', 'base', 'large')  # those of mmtwins.models.backbone.ARCHITECTURES, without its import of torch
 SIDES = (224, 512, 1024, 2048)

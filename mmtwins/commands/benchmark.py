@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..engine.arguments import add_config, add_device, image_size, readable_errors
 from .attention_cost import ARCHS
+from .bars import follow
 from .parsing import parse, refuse, register
-from .progress import follow
 
 SIDES = (256, 512, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.arguments import readable_errors
+from .bars import follow
 from .parsing import parse, register
-from .progress import follow
 
 FORMATS = ('native', 'timm', 'mmseg', 'mmpretrain')  # those of mmtwins.weights.formats, without its import of torch
 SUFFIXES = ('.pth', '.safetensors')

@@ -8,8 +8,8 @@ from typing import Any
 
 from .. import __version__
 from ..installing import how_to_install
+from .bars import follow
 from .probes import PROBES, cache_folders, describe_cache, free_bytes, probe
-from .progress import follow
 from .table import COMMANDS
 
 SECONDS = 180.0  # for one trial; the first import of torch from a slow disk takes its time

@@ -10,8 +10,8 @@ from ..engine.arguments import (
     image_size,
     readable_errors,
 )
+from .bars import stepping
 from .parsing import parse, register
-from .progress import stepping
 
 OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
 EXAMPLE = (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..engine.arguments import readable_errors
-from .progress import stepping
+from .bars import stepping
 
 
 def add_arguments(parser: 'argparse._ActionsContainer') -> None:

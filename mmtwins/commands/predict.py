@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.arguments import add_checkpoint, add_config_with_options, add_device, readable_errors
+from .bars import new_bar
 from .parsing import parse, refuse, register
-from .progress import new_bar
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmtwins.commands.progress import follow, seconds_left, stepping
+from mmtwins.commands.bars import follow, seconds_left, stepping
 
 
 class Terminal(io.StringIO):
