@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='points to look from, in pixels of the image',
     )
     parser.add_argument(
-        '--out', help='PNG file to write (default: attention.png); for several images a folder (default: attention)'
+        '--out',
+        help='PNG file to write (default: work_dirs/attention/NAME OF THE IMAGE.png); for several images a folder',
     )
     parser.add_argument('--stages', type=int, nargs='+', metavar='N', help='stages, counted from 1 (default: all)')
     parser.add_argument(
@@ -78,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def name_figures(images: Sequence[str], out: str | None) -> list[tuple[str, Path]]:
     """Each image with the file of its figure; raises ValueError if ``out`` does not fit their number."""
-    if len(images) == 1 and not (out and Path(out).is_dir()):
-        return [(images[0], Path(out or 'attention.png'))]
+    if len(images) == 1 and out and not Path(out).is_dir():
+        return [(images[0], Path(out))]
     from ..inference.writers import name_results
 
-    folder = Path(out or 'attention')
+    folder = Path(out or 'work_dirs/attention')
     if folder.is_file() or (folder.suffix.lower() == '.png' and not folder.is_dir()):
         raise ValueError(f'--out {folder}: {len(images)} images need a folder')
     names = name_results(images)

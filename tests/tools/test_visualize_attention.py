@@ -38,6 +38,8 @@ def test_several_images_are_drawn_into_a_folder(toy_checkpoints, toy_data, call_
     expected = [f'drawn/{path.parent.name}/{path.stem}.png' for path in images]
     assert [line for line in done.stdout.splitlines() if 'Wrote' in line] == [f'Wrote {name}' for name in expected]
     assert all((tmp_path / name).read_bytes().startswith(b'\x89PNG') for name in expected)
+    done = call_tool('visualize_attention.py', *arguments[:3], *arguments[4:])
+    assert done.stdout.endswith(f'Wrote work_dirs/attention/{images[0].stem}.png\n'), done.stderr
     done = call_tool('visualize_attention.py', *arguments, '--out', 'one.png')
     assert (done.returncode, done.stderr) == (1, 'error: --out one.png: 2 images need a folder\n')
 
