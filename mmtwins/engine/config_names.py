@@ -83,7 +83,9 @@ def find_external(base: str, named: str, remedy: str) -> str:
     if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
         raise FileNotFoundError(f'{named}, but there is no package {scope}: install it, or {remedy}')
     try:
-        return Config._get_cfg_path(base, '')[0]
+        found = Config._get_cfg_path(base, '')[0]
+        if os.path.isfile(found):
+            return found
     except Exception:  # many kinds, all of them: there is no such config
         pass
     try:
