@@ -65,6 +65,7 @@ setup(
     ],
     packages=find_packages(include=['mmtwins', 'mmtwins.*']),
     package_data={'mmtwins': ['py.typed']},
+    entry_points={'console_scripts': ['mmtwins = mmtwins.__main__:main']},
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10,<3.13',
     install_requires=requirements('base'),

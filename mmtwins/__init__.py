@@ -3,29 +3,19 @@
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
 ``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and MMEngine reads every checkpoint as weights only, see
 :mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` is imported when first used.
+
+The command ``mmtwins`` and the files of tools/ import torch only when they need it: they register by importing
+:mod:`mmtwins.registration`.
 """
+# ruff: noqa: F403, F405, for names that come from .registration
 
+import os
+import signal
+import sys
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from mmengine.config.utils import MODULE2PACKAGE
-
-from .engine.checkpoint_hook import SafeCheckpointHook
-from .engine.divergence import StopOnDivergenceHook
-from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
-from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
-from .engine.optim import TwinsLayerDecayConstructor
-from .engine.recompute import replace_activation_checkpointing
-from .engine.resume_hook import ExactResumeHook
-from .engine.stopping import StopOnSignalHook
-from .engine.transforms import CheckImage, CheckLabels
-from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
-from .models.fast_path import fast_path
-from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
-from .weights.loading import allow_mmengine_checkpoints
-
-if TYPE_CHECKING:
-    from .inference.predictor import infer
 
 __version__ = '0.1.0'
 __all__ = [
@@ -51,12 +41,31 @@ __all__ = [
     'infer',
 ]
 
-allow_mmengine_checkpoints()
-replace_activation_checkpointing()
-MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
+
+def _starts_command() -> bool:
+    """Whether Python was started to run the command ``mmtwins``, ``python -m mmtwins``, or a file of our tools/."""
+    program, given = sys.argv[0] if sys.argv else '', sys.orig_argv
+    if program == '-m':  # as it is while Python looks for the module to run
+        return ('-m', 'mmtwins') in pairwise(given)
+    package = Path(__file__).resolve().parent
+    folders = (package.parent / 'tools', package / '.mim' / 'tools')
+    # A child process has the parent's arguments, but was not started with them.
+    return program in given and (Path(program).name == 'mmtwins' or Path(program).resolve().parent in folders)
+
+
+if TYPE_CHECKING:
+    from .inference.predictor import infer
+
+if TYPE_CHECKING or not _starts_command():
+    from .registration import *
+elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C while imports take their time; later mmtwins.engine.arguments.readable_errors says how to go on.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 def __getattr__(name: str) -> Any:
     if name == 'infer':
         return import_module('.inference.predictor', __name__).infer
+    if name in __all__:
+        return getattr(import_module('.registration', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

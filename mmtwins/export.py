@@ -161,7 +161,7 @@ def export_onnx(
     _require('onnx', 'onnxscript')
     if dynamic and min(height, width) < MIN_SIDE:
         raise ValueError(f'{height} x {width} pixels are too small to trace: give at least {MIN_SIDE} x {MIN_SIDE}')
-    images = torch.randn(2 if dynamic else 1, channels, height, width)
+    images = torch.randn(2 if dynamic else 1, channels, height, width, device=next(model.parameters()).device)
     with torch.no_grad():
         program = torch.onnx.export(
             model,
@@ -198,6 +198,8 @@ def verify_onnx(
         ImportError: ONNX Runtime is not installed.
         ValueError: A difference is larger than :data:`TOLERANCE`, or the file does not take the shape.
     """
+    if not shapes:
+        return
     _require('onnxruntime')
     import onnxruntime
 
@@ -205,8 +207,8 @@ def verify_onnx(
     for shape in shapes:
         images = torch.randn(shape)
         with torch.no_grad():
-            expected = model(images)
-        expected = [expected] if isinstance(expected, Tensor) else expected
+            expected = model(images.to(next(model.parameters()).device))
+        expected = [maps.cpu() for maps in ([expected] if isinstance(expected, Tensor) else expected)]
         try:
             outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         except Exception as error:  # onnxruntime's own, without a common class that it documents

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.device import utils as devices
 from mmengine.utils import ManagerMixin
 from server import Server, serve
 
@@ -135,6 +136,7 @@ def _restored_process(folder: Path, argv: list[str]) -> Iterator[None]:
     environment, old_argv, old_folder = os.environ.copy(), sys.argv, Path.cwd()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    device = devices.DEVICE
     try:
         sys.argv = argv
         os.environ['XDG_CACHE_HOME'] = f'{folder}-cache'  # of checks of data
@@ -153,6 +155,7 @@ def _restored_process(folder: Path, argv: list[str]) -> Iterator[None]:
         torch.set_rng_state(states[2])
         torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
+        devices.DEVICE = device
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
         for number, handler in signals.items():

@@ -210,7 +210,7 @@ def cost_texts() -> Iterator[str]:
     with_classifier = parameters + 513 * 1000 + 2 * 512
     yield f'has {parameters / 1e6:.2f} M; with the classifier and its norm it would have {with_classifier / 1e6:.2f} M.'
     yield 'at 512 x 512 for ADE20K (table 2) and at 800 x 600 for COCO (tables 3 and 4).'
-    yield 'by `tools/get_complexity.py CONFIG --size 512` (ADE20K) and `--size 800x600` (COCO).'
+    yield 'by `mmtwins cost CONFIG --size 512` (ADE20K) and `--size 800x600` (COCO).'
     yield '**Backbones** as ImageNet classifiers at 224 x 224. The paper (table 1) and'
 
 
@@ -226,7 +226,7 @@ def attention_products(backbone: str) -> int:
 
 
 def log_texts() -> Iterator[str]:
-    """What the ledger says about public logs and tools/check_run.py."""
+    """What the ledger says about public logs and mmtwins check-run."""
     yield 'The exit code is 0 on track, 1 off track, and 2 where there is nothing to compare'
     yield 'The public logs average over 50 iterations and all GPUs. MMEngine averages over the last 10 iterations'
     yield f'of the first GPU, with {SCHEDULES["UPerNet"].images} images each.'

@@ -24,11 +24,14 @@ ORDER = (
     'models',
     'datasets',
     'engine',
+    'registration',
     'export',
     'analysis',
     'inference',
     'benchmark',
     'demo',
+    'commands',
+    '__main__',
 )
 FRAMEWORKS = {'mmseg', 'mmdet', 'mmpretrain', 'timm'}
 # What `import mmtwins` must do without: everything that torch and MMEngine do not need themselves.
@@ -48,6 +51,20 @@ HEAVY = (
 # Their behaviour is tested with that of the modules that use them.
 TESTED_ELSEWHERE = {
     'mmtwins.models.block': 'tests/models/test_fast_path.py',
+    'mmtwins.__main__': 'tests/commands/test_entry.py',
+    'mmtwins.commands.table': 'tests/commands/test_entry.py',
+    'mmtwins.commands.model_cost': 'tests/tools/test_get_complexity.py',
+    'mmtwins.commands.attention_cost': 'tests/tools/test_gsa_cost.py',
+    'mmtwins.commands.cost': 'tests/tools/test_gsa_cost.py',
+    'mmtwins.commands.attention': 'tests/tools/test_visualize_attention.py',
+    'mmtwins.commands.predict': 'tests/tools/test_infer.py',
+    'mmtwins.commands.export': 'tests/test_export.py',
+    'mmtwins.commands.train': 'tests/tools/test_train_and_test.py',
+    'mmtwins.commands.test': 'tests/tools/test_train_and_test.py',
+    **{
+        f'mmtwins.commands.{name}': f'tests/tools/test_{name}.py'
+        for name in ('app', 'benchmark', 'check_data', 'check_run', 'demo')
+    },
 }
 
 
@@ -135,6 +152,26 @@ def test_a_tool_has_its_test_file() -> None:
         assert test.is_file(), f'{path.name} needs {test.relative_to(ROOT)}'
 
 
+def test_reading_a_command_line_needs_neither_torch_nor_mmengine() -> None:
+    code = """
+import sys
+sys.argv, sys.orig_argv = ['-m', 'train', '--help'], [sys.executable, '-m', 'mmtwins', 'train', '--help']
+for name in ('torch', 'mmengine', 'numpy', 'cv2', 'yaml'):
+    sys.modules[name] = None
+from mmtwins.commands.entry import main
+from mmtwins.commands.parsing import parser_of
+from mmtwins.commands.table import COMMANDS
+import importlib.util
+for name, command in COMMANDS.items():
+    if importlib.util.find_spec(f'mmtwins.commands.{command.module}'):
+        parser_of(name)
+main(['train', '--help'])
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'default_scope decides' in done.stdout
+
+
 def test_importing_the_package_needs_torch_and_mmengine_alone() -> None:
     """And loads nothing that they do not load, but our own hooks, models and weights."""
     code = f"""
@@ -156,4 +193,4 @@ print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count
     assert done.returncode == 0, done.stderr
     outside, inside = done.stdout.splitlines()
     assert outside == 'outside mmtwins'
-    assert inside == 'inside datasets engine models weights'
+    assert inside == 'inside datasets engine models registration weights'

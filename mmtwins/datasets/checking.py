@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +122,7 @@ def check_before_training(cfg: Config, *splits: str, cache: str | Path | None = 
             return Report.from_dict(kept['report'])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    checked = check_datasets(cfg, splits, Pass(fast=True))
+    checked = check_datasets(cfg, splits, Pass(fast=True, progress=sys.stderr.isatty()))
     report = report_on(checked, fast=True)
     files = {name: _stamp(name) for one in checked for name in _files_of(one)}
     try:

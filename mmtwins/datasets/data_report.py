@@ -87,7 +87,7 @@ class Report:
         """Raise a ValueError with the first errors in full, if there are any."""
         errors = self.errors
         if errors:
-            more = f'\n{len(errors) - 3} more: run tools/check_data.py' if len(errors) > 3 else ''
+            more = f'\n{len(errors) - 3} more: run `mmtwins check-data`' if len(errors) > 3 else ''
             raise ValueError('the data cannot be trained on\n' + '\n'.join(one.sentence for one in errors[:3]) + more)
 
     def to_dict(self) -> dict[str, Any]:

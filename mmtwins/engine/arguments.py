@@ -1,6 +1,7 @@
 """Arguments that several command lines share, and how a command line reports errors.
 
-Each ``..._argument`` function returns a parser without help for ``argparse.ArgumentParser(parents=[...])``.
+The ``add_...`` functions add arguments to a parser. They import neither torch nor MMEngine, so that a command line can be
+read, completed and explained at once.
 """
 
 import argparse
@@ -13,13 +14,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config, DictAction
+from .config_names import complete_config
 
-from .config import load_config
-from .console import silence_libraries
-from .distributed import check_launcher
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 @contextmanager
@@ -32,10 +32,12 @@ def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
         kinds: Errors that the user can correct; by default ValueError, OSError and ImportError.
         hint: How to go on after Ctrl-C or a full disk.
     """
+    from .console import silence_libraries
+
     hint = f' {hint}' if hint else ''
     silence_libraries()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # tools have another one for their imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # commands have another one for their imports
     try:
         yield
     except KeyboardInterrupt:
@@ -50,8 +52,8 @@ def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
         raise
 
 
-class OptionAction(DictAction):
-    """``--cfg-options``: what is no KEY=VALUE is an error of the command line."""
+class OptionAction(argparse.Action):
+    """``--cfg-options``: MMEngine's DictAction, but what is no KEY=VALUE is an error of the command line."""
 
     def __call__(
         self,
@@ -61,11 +63,13 @@ class OptionAction(DictAction):
         option_string: str | None = None,
     ) -> None:
         """Add the options to the namespace; ends the program with exit code 2 if one is wrong."""
+        from mmengine.config import DictAction
+
         for value in values or ():
             if '=' not in value:
                 parser.error(f'{option_string} {value}: give KEY=VALUE, such as {value}.type=NAME')
         try:
-            super().__call__(parser, namespace, values, option_string)
+            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values, option_string)
         except AssertionError as error:
             parser.error(f'{option_string}: {error}')
         except RecursionError:  # how MMEngine reads a dict
@@ -93,62 +97,76 @@ def image_size(text: str) -> tuple[int, int]:
     return height, int(found[2] or height)
 
 
-def config_argument() -> argparse.ArgumentParser:
-    """``config`` and ``--cfg-options``."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('config', help='config file')
+def add_config(parser: 'argparse._ActionsContainer', **options: Any) -> None:
+    """Add ``config`` to a parser; ``options`` replace those of the argument."""
+    kwargs = {'help': 'name of a recipe (`mmtwins list`), config file, or mmseg::NAME or mmdet::NAME', **options}
+    # An attribute of the action that argcomplete knows.
+    parser.add_argument('config', **kwargs).completer = complete_config  # type: ignore[attr-defined]
+
+
+def add_options(parser: 'argparse._ActionsContainer') -> None:
+    """Add ``--cfg-options`` to a parser."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=OptionAction,
         metavar='KEY=VALUE',
-        help='override values of the config, such as data_root=FOLDER model.backbone.drop_path_rate=0.3',
+        help='override values of the config, such as data_root=FOLDER model.backbone.drop_path_rate=0.3 (default: none)',
     )
-    return parser
 
 
-def checkpoint_argument(note: str = '') -> argparse.ArgumentParser:
-    """``checkpoint``; the note ends its help."""
-    parser = argparse.ArgumentParser(add_help=False)
+def add_config_with_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``config`` and ``--cfg-options`` to a parser."""
+    add_config(parser)
+    add_options(parser)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, note: str = '') -> None:
+    """Add ``checkpoint`` to a parser; the note ends its help."""
     parser.add_argument('checkpoint', help=f'checkpoint: a file, a URL, hf-hub:OWNER/NAME or imagenet:NAME{note}')
-    return parser
 
 
-def device_argument(default: str | None = None) -> argparse.ArgumentParser:
-    """``--device``; a default of None means a GPU if there is one, see :func:`mmtwins.engine.checks.check_device`."""
-    parser = argparse.ArgumentParser(add_help=False)
+def add_device(parser: 'argparse._ActionsContainer', default: str | None = None) -> None:
+    """Add ``--device``; a default of None means a GPU if there is one, see :func:`mmtwins.engine.checks.check_device`."""
     shown = default or 'a GPU if there is one'
     parser.add_argument('--device', default=default, help=f'such as cpu or cuda:0 (default: {shown})')
-    return parser
 
 
-def launch_arguments() -> argparse.ArgumentParser:
-    """``--work-dir``, ``--verbose`` and ``--launcher``, for programs that build a Runner, see :func:`config_from`."""
-    parser = argparse.ArgumentParser(add_help=False)
+def add_launch(parser: argparse.ArgumentParser) -> None:
+    """Add ``--work-dir``, ``--verbose`` and ``--launcher``, for programs that build a Runner, see :func:`config_from`."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG NAME)')
     parser.add_argument(
         '--verbose',
         action='store_true',
-        help='show config, hooks and environment on the terminal, not only in the log file',
+        help='show config, hooks and environment on the terminal (default: only in the log file)',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what starts the processes (default: %(default)s)',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser
 
 
-def config_from(args: argparse.Namespace) -> Config:
-    """Load the config that a command line names, with its options, launcher and work directory.
+def config_from(args: argparse.Namespace) -> 'Config':
+    """Load the config that a command line names, with its options, launcher, device and work directory.
 
     Args:
-        args: Of a parser with :func:`config_argument` and :func:`launch_arguments`.
+        args: Of a parser with :func:`add_config_with_options`, :func:`add_device` and :func:`add_launch`.
 
     Returns:
         The config.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: As :func:`mmtwins.engine.config.load_config` and
-            :func:`mmtwins.engine.distributed.check_launcher`.
+        FileNotFoundError, ImportError, ValueError: As :func:`mmtwins.engine.config.load_config`,
+            :func:`mmtwins.engine.devices.use_device` and :func:`mmtwins.engine.distributed.check_launcher`.
     """
+    from .config import load_config
+    from .devices import use_device
+    from .distributed import check_launcher
+
+    use_device(args.device, args.launcher)
     check_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)

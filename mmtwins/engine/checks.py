@@ -143,7 +143,7 @@ def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads
 
 
 def _check_heads(fit: Fit, allow_random_heads: bool) -> None:
-    """As :func:`mmtwins.weights.fitting.check_heads`, with the argument of tools/test.py as a remedy."""
+    """As :func:`mmtwins.weights.fitting.check_heads`, with the argument of `mmtwins test` as a remedy."""
     try:
         check_heads(fit, allow_bare_backbone=allow_random_heads)
     except ValueError as error:

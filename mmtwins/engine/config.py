@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from ..installing import how_to_install
 from .config_files import check_files, explain_reading, text_of
+from .config_names import find_config
 from .config_sections import check_sections
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
@@ -21,7 +22,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     annotation files of metrics.
 
     Args:
-        path: Config file.
+        path: Config file, name of a recipe, or ``mmtwins::``, ``mmseg::`` or ``mmdet::`` with the name of a config.
         options: Values by dotted name, as ``mmengine.config.DictAction`` gives them.
 
     Returns:
@@ -32,6 +33,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ImportError: The config needs a library that is not installed.
         ValueError: The file is no config, or an option does not fit it.
     """
+    path = find_config(path)
     files = check_files(path)
     try:
         cfg = Config.fromfile(path)

@@ -1,7 +1,6 @@
 """What can be wrong with config files: what they inherit, their code, their form; said by file and line."""
 
 import ast
-import importlib.util
 import os
 import traceback
 from collections.abc import Iterator
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
 
-SUFFIXES = ('.py', '.json', '.yml', '.yaml')
+from .config_names import SUFFIXES, find_external
+
 EXAMPLE = 'give a path such as configs/ade20k/NAME.py'
 
 
@@ -48,7 +47,10 @@ def _iter_files(path: str, heirs: tuple[str, ...]) -> Iterator[str]:
     for base in bases:
         if not isinstance(base, str):
             raise ValueError(f'{path}: _base_ holds {base!r}: write the path of a config, or a list of paths')
-        found = _find_external(path, base) if '::' in base else os.path.join(os.path.dirname(path), base)
+        if '::' in base:
+            found = find_external(base, f'{path}: _base_ names {base}', 'correct _base_')
+        else:
+            found = os.path.join(os.path.dirname(path), base)
         if not os.path.isfile(found):
             what = f'{found}, which is a folder' if os.path.isdir(found) else f'{found}, which does not exist'
             raise FileNotFoundError(f'{path}: _base_ names {what}: correct _base_{_similar_file(found)}')
@@ -70,32 +72,6 @@ def _bases_of(path: str) -> tuple[list[Any], list[str]]:
         return Config._get_base_files(path), imported
     except (Exception, SystemExit) as error:
         raise ValueError(explain_reading(error, path, {path})) from error
-
-
-def _find_external(path: str, base: str) -> str:
-    """The file of a ``SCOPE::NAME``; raises FileNotFoundError with advice about that scope."""
-    scope, _, name = base.partition('::')
-    if importlib.util.find_spec(scope) is None:
-        raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but there is no package {scope}: install it, or correct _base_'
-        )
-    try:
-        return Config._get_cfg_path(base, path)[0]
-    except Exception:  # many kinds, all of them: there is no such config
-        pass
-    try:
-        folder = Path(get_installed_path(scope)) / '.mim' / 'configs'
-    except Exception:
-        folder = Path('nowhere')
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but this install of {scope} holds no configs: install it (pip install ., not '
-            'editable), or write the path of the config'
-        )
-    known = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
-    similar = get_close_matches(name, known, 1, 0.4)
-    hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
-    raise FileNotFoundError(f'{path}: _base_ names {base}, which {scope} does not have{hint}: correct _base_')
 
 
 def _similar_file(path: str) -> str:

@@ -3,6 +3,7 @@
 import logging
 import re
 import shlex
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,7 +90,8 @@ def describe_end(runner: Runner) -> str:
     if file and Path(file).is_file():
         config = runner.cfg.filename or Path(runner.work_dir, 'CONFIG.py')
         lines.append(f'The weights are in {file}. To predict with them:')
-        lines.append(f'python tools/infer.py {shlex.join([str(config), str(file)])} IMAGE --out predicted')
+        program = 'mmtwins' if shutil.which('mmtwins') else 'python -m mmtwins'
+        lines.append(f'{program} predict {shlex.join([str(config), str(file)])} IMAGE --out predicted')
     else:
         lines.append(f'No checkpoint was written to {runner.work_dir}.')
     return '\n'.join(lines)

@@ -1,7 +1,7 @@
 """Predictions for images and videos: MMSegmentation's and MMDetection's own inferencers, fed file by file.
 
 The inferencers build the model and its test pipeline, prepare images and predict. This module adds: any public Twins
-checkpoint, checked against the config as by ``tools/test.py``; configs whose test pipeline loads annotations; files that
+checkpoint, checked against the config as by ``mmtwins test``; configs whose test pipeline loads annotations; files that
 cannot be read are skipped; results come one by one.
 """
 

@@ -61,6 +61,26 @@ def without_results(sources: Sequence[str], given: str, out: str) -> list[str]:
     return kept
 
 
+def find_all(given: Sequence[str], out: str) -> list[str]:
+    """Name the files that several inputs stand for, each once, without the results of an earlier run.
+
+    Args:
+        given: Files, folders and glob patterns.
+        out: Folder of results.
+
+    Returns:
+        Files, in the order of the inputs; one that several inputs name comes where the first does.
+
+    Raises:
+        FileNotFoundError: An input names no file at all, or results only.
+    """
+    found: dict[str, str] = {}
+    for name in given:
+        for path in without_results([path for path in find_sources(name) if isinstance(path, str)], name, out):
+            found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
+
+
 def _find_files(name: str | os.PathLike) -> list[str]:
     """The files that a name stands for; itself if there are none."""
     name = os.path.expanduser(os.fspath(name))

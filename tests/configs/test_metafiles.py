@@ -11,7 +11,9 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
 from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, cost_rows, part_of, problems
+from recipes import RECIPES
 
+from mmtwins.analysis.counting import build_model, count
 from mmtwins.analysis.published import RUNS
 from mmtwins.engine.config import load_config
 
@@ -56,6 +58,17 @@ def test_metafile_states_what_the_configs_do(metafile: Path) -> None:
         assert model['Metadata']['Architecture'][0] == f'Twins-{family.upper()}-{size.upper()}', name
         arch = {'s': 'small', 'b': 'base', 'l': 'large'}[size]
         assert (cfg.model.backbone.type, cfg.model.backbone.arch) == (f'Twins{family.upper()}Backbone', arch), name
+
+
+@pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)
+def test_metafile_states_the_costs_of_the_models(metafile: Path) -> None:
+    for name, model in load_models(metafile).items():
+        metadata = model['Metadata']
+        recipe = next((recipe for recipe in RECIPES if recipe.name == name), None)
+        built = recipe.model if recipe else build_model(load_config(str(REPOSITORY / model['Config'])))
+        assert metadata['Image Size'] == dict(ade20k='512x512', coco='800x600')[metafile.parent.name]
+        total = count(built, *map(int, metadata['Image Size'].split('x'))).total
+        assert (metadata['Parameters'], metadata['FLOPs']) == (total.parameters, total.macs), name
 
 
 def test_metafiles_state_what_is_published() -> None:

@@ -50,7 +50,7 @@ def test_errors_can_be_raised() -> None:
     assert str(raised.value).splitlines() == [
         'the data cannot be trained on',
         *(f'a.json: fault {i}. Mend it' for i in range(3)),
-        '2 more: run tools/check_data.py',
+        '2 more: run `mmtwins check-data`',
     ]
 
 

@@ -3,19 +3,28 @@
 import argparse
 import errno
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mmtwins.engine.arguments import (
-    checkpoint_argument,
-    config_argument,
+    add_checkpoint,
+    add_config_with_options,
+    add_device,
+    add_launch,
     config_from,
-    device_argument,
     image_size,
-    launch_arguments,
     readable_errors,
 )
+
+
+def parser_with(*adders: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    for add in adders:
+        add(parser)
+    return parser
 
 
 @pytest.mark.parametrize(('text', 'size'), [('512', (512, 512)), ('800x1344', (800, 1344)), ('1x2', (1, 2))])
@@ -33,21 +42,20 @@ def test_anything_else_is_no_image_size(text: str, capsys: pytest.CaptureFixture
     assert message in capsys.readouterr().err
 
 
-def test_parents_add_their_arguments_in_order() -> None:
-    parents = [config_argument(), checkpoint_argument(), device_argument(), launch_arguments()]
-    parser = argparse.ArgumentParser(parents=parents)
+def test_arguments_are_added_in_order() -> None:
+    parser = parser_with(add_config_with_options, add_checkpoint, add_device, add_launch)
     args = parser.parse_args(['c.py', 'x.pth', '--cfg-options', 'a.b=1', 'c=[2,3]', '--local-rank', '4'])
     assert (args.config, args.checkpoint, args.device, args.launcher) == ('c.py', 'x.pth', None, 'none')
     assert args.cfg_options == {'a.b': 1, 'c': [2, 3]} and args.local_rank == 4
     assert '(default: a GPU if there is one)' in parser.format_help().replace('\n' + 24 * ' ', ' ')
-    assert argparse.ArgumentParser(parents=[device_argument('cpu')]).parse_args([]).device == 'cpu'
+    assert parser_with(partial(add_device, default='cpu')).parse_args([]).device == 'cpu'
 
 
 def test_the_config_of_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     path = tmp_path / 'name.py'
     path.write_text('a = 1')
-    parser = argparse.ArgumentParser(parents=[config_argument(), launch_arguments()])
+    parser = parser_with(add_config_with_options, add_device, add_launch)
     try:
         cfg = config_from(parser.parse_args([str(path), '--cfg-options', 'a=2', '--local-rank', '3']))
         assert os.environ['LOCAL_RANK'] == '3'
@@ -97,7 +105,7 @@ def test_a_full_disk_is_named() -> None:
     ],
 )
 def test_options_that_are_none(option: str, message: str, capsys: pytest.CaptureFixture) -> None:
-    parser = argparse.ArgumentParser(parents=[config_argument()])
+    parser = parser_with(add_config_with_options)
     with pytest.raises(SystemExit) as end:
         parser.parse_args(['c.py', '--cfg-options', 'b.c=1', option])
     assert end.value.code == 2

@@ -94,7 +94,8 @@ def test_the_end_names_metric_weights_and_the_command(tmp_path: Path) -> None:
     )
     assert lines[0] == 'mIoU: 42, the best of 3 validations 43.46'
     assert lines[1] == f'The weights are in {last}. To predict with them:'
-    assert shlex.split(lines[2])[1:4] == ['tools/infer.py', 'own config.py', str(last)]
+    words = ['mmtwins', 'predict', 'own config.py', str(last), 'IMAGE', '--out', 'predicted']
+    assert shlex.split(lines[2].removeprefix('python -m ')) == words
     best.touch()
     ended = Ended(tmp_path, {'coco/bbox_mAP': [0.3], 'coco/segm_mAP': [0.2]}, last_ckpt=str(last), best_ckpt=str(best))
     lines = describe_end(ended).split('\n')
@@ -126,7 +127,7 @@ def test_a_training_shows_its_first_line_early_and_the_file_has_all(
     (log,) = work_dir.rglob('*.log')
     text = log.read_text()
     assert all(part in text for part in ('System environment', 'Config:', 'Hooks will be executed'))
-    command = next(line for line in lines if line.startswith('python tools/infer.py '))
+    command = next(line for line in lines if 'mmtwins predict ' in line)
     assert f'{work_dir}/iter_2.pth' in command
     metric = re.search(r'mIoU: ([\d.]+), the best of 1 validations \1', done.stdout)
     assert metric is not None and np.isfinite(float(metric[1]))

@@ -109,7 +109,7 @@ def test_classes() -> None:
     assert text(unknown, val).startswith('not checked in LVISV1Dataset; ')
     val.findings.append(Finding('class-empty', False, 'a.json', 'text', 'remedy'))
     cfg = Config(dict(model=dict()))
-    assert text(coco, val) == '80 of 80 found in 860,001 annotations; 1 warning, tools/check_data.py tells'
+    assert text(coco, val) == '80 of 80 found in 860,001 annotations; 1 warning, `mmtwins check-data` tells'
 
 
 def test_disk(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import email
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -178,6 +179,23 @@ def test_a_config_inherits_an_installed_one(site, tmp_path):
     )
     found = run(sys.executable, '-c', code, cwd=tmp_path, site=site).splitlines()[-1]
     assert found == f'{site / "mmtwins" / "__init__.py"} EncoderDecoder base 160000'
+
+
+def test_the_command_of_an_install_lists_and_finds_its_own_recipes(wheel, site, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt'))
+        assert 'mmtwins = mmtwins.__main__:main' in archive.read(name).decode()
+    for command in ((sys.executable, str(site / 'bin' / 'mmtwins')), (sys.executable, '-m', 'mmtwins')):
+        recipes = json.loads(run(*command, 'list', 'svt-b', '--json', cwd=tmp_path, site=site))
+        assert len(recipes) == 6 and all(recipe['parameters'] > 1e7 for recipe in recipes)
+        assert all(Path(recipe['config']).is_relative_to(site / 'mmtwins' / '.mim') for recipe in recipes)
+    code = (
+        'import sys; sys.argv = ["mmtwins"]; sys.orig_argv = [sys.executable, "mmtwins"]\n'
+        'from mmtwins.engine.config_names import find_config\n'
+        f'print(find_config({recipes[0]["name"]!r}), "torch" in sys.modules)\n'
+    )
+    found = run(sys.executable, '-c', code, cwd=tmp_path, site=site).split()
+    assert found == [recipes[0]['config'], 'False']
 
 
 (SEGMENTOR,) = (path.stem for path in (ROOT / 'configs' / 'toy').glob('upernet*.py'))

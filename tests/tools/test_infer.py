@@ -31,6 +31,23 @@ def test_the_tool_writes_skips_counts_and_ends_well(call_tool, toy_checkpoints, 
         assert found == {'a b.png', 'deep/a b.png'}
 
 
+def test_several_inputs_keep_their_folders_and_replace_nothing_of_each_other(call_tool, toy_checkpoints, tmp_path):
+    for name in ('a/1.png', 'b/1.png', 'b/deep/1.png', 'c/2.png'):
+        write_image(tmp_path / name, PHOTO)
+    given = [tmp_path / 'a/1.png', tmp_path / 'b', tmp_path / 'b/1.png', f'{tmp_path}/b/../c/*.png']
+    arguments = [SEGMENTOR, toy_checkpoints['mmseg'], *given, '--out', tmp_path / 'b/out', '--device', 'cpu']
+    for _ in range(2):  # the second run does not take the results of the first for images
+        done = call_tool('infer.py', *arguments)
+        assert done.returncode == 0, done.stderr
+        assert '4 predicted, 0 skipped' in done.stdout
+    labels = tmp_path / 'b/out/labels'
+    found = {path.relative_to(labels).as_posix() for path in labels.rglob('*.png')}
+    assert found == {'a/1.png', 'b/1.png', 'b/deep/1.png', 'c/2.png'}
+    done = call_tool('infer.py', SEGMENTOR, 'x.pth', tmp_path / 'a', tmp_path / 'none.png', '--out', tmp_path / 'o')
+    assert done.returncode == 1
+    assert done.stderr == f'error: {tmp_path}/none.png: no such file or folder, and no file matches it as a pattern\n'
+
+
 def test_the_tool_fails_where_nothing_could_be_read(call_tool, toy_checkpoints, tmp_path):
     (tmp_path / 'bad.jpg').write_bytes(b'hello')
     done = call_tool('infer.py', SEGMENTOR, toy_checkpoints['mmseg'], tmp_path / 'bad.jpg', '--out', tmp_path / 'out')

@@ -144,6 +144,30 @@ def test_train_and_resume_from_the_command_line(trained: tuple, call_tool: CallT
     assert (work_dir / 'iter_2.pth').is_file()
 
 
+def test_the_cpu_is_used_where_it_is_asked_for(
+    toy_data: Path, call_tool: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with a GPU, which MMEngine would take."""
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cuda')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+    depths = {'model.backbone.arch.depths': '(1,1,1,1)'}
+    chosen = ['--device', 'cpu', *options(toy_data / 'ade', 1, **depths)]
+    done = call_tool('train.py', SEG_CONFIG, '--work-dir', tmp_path / 'work', *chosen)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / 'work' / 'iter_1.pth'
+    done = call_tool('test.py', SEG_CONFIG, checkpoint, '--work-dir', tmp_path / 'test', *chosen)
+    assert done.returncode == 0 and 'mIoU: ' in done.stdout + done.stderr, done.stderr
+
+
+@pytest.mark.parametrize('command', [['train.py', SEG_CONFIG], ['test.py', SEG_CONFIG, 'x.pth']])
+def test_a_gpu_that_is_not_there_is_refused(command: list, call_tool: CallTool, tmp_path: Path) -> None:
+    device = 'cuda:99' if torch.cuda.is_available() else 'cuda'
+    done = call_tool(*command, '--device', device, '--work-dir', tmp_path / 'work')
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: device '{device}' cannot be used here \(.+\): take cpu.*\n", done.stderr)
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.fixture
 def imagenet(hub: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Options by which a toy recipe starts from ``imagenet:toy``, which no server has."""

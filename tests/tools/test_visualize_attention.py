@@ -1,12 +1,9 @@
 """tools/visualize_attention.py: what it draws and what it refuses."""
 
-import runpy
-from pathlib import Path
-
 import pytest
 from toys import DETECTOR, SEGMENTOR
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'visualize_attention.py'
+from mmtwins.commands.attention import parse_args
 
 
 def test_command_line(toy_checkpoints, toy_data, call_tool, tmp_path):
@@ -32,16 +29,30 @@ def test_errors_end_in_one_line(toy_checkpoints, toy_data, call_tool):
         assert 'Traceback' not in done.stderr
 
 
-def test_command_line_arguments(monkeypatch, capsys):
-    tool = runpy.run_path(str(TOOL))
+def test_several_images_are_drawn_into_a_folder(toy_checkpoints, toy_data, call_tool, tmp_path):
+    images = sorted((toy_data / 'ade/images').glob('*/*.jpg'))
+    images = [images[0], next(path for path in images if path.parent != images[0].parent)]
+    arguments = [SEGMENTOR, toy_checkpoints['mmseg'], *images, '--points', 3, 4, '--stages', 1, '--device', 'cpu']
+    done = call_tool('visualize_attention.py', *arguments, '--out', 'drawn')
+    assert done.returncode == 0, done.stderr
+    expected = [f'drawn/{path.parent.name}/{path.stem}.png' for path in images]
+    assert [line for line in done.stdout.splitlines() if 'Wrote' in line] == [f'Wrote {name}' for name in expected]
+    assert all((tmp_path / name).read_bytes().startswith(b'\x89PNG') for name in expected)
+    done = call_tool('visualize_attention.py', *arguments[:3], *arguments[4:])
+    assert done.stdout.endswith(f'Wrote work_dirs/attention/{images[0].stem}.png\n'), done.stderr
+    done = call_tool('visualize_attention.py', *arguments, '--out', 'one.png')
+    assert (done.returncode, done.stderr) == (1, 'error: --out one.png: 2 images need a folder\n')
+
+
+def test_command_line_arguments(capsys):
     for arguments, message in (
         (['--points', '1'], 'pairs of x and y, not 1 numbers'),
         (['--points', '1', '2', '--block', 'x'], '--block x: give last'),
     ):
-        monkeypatch.setattr('sys.argv', ['visualize_attention.py', 'config', 'checkpoint', 'image', *arguments])
-        with pytest.raises(SystemExit):
-            tool['parse_args']()
+        with pytest.raises(SystemExit) as end:
+            parse_args(['config', 'checkpoint', 'image', *arguments])
+        assert end.value.code == 2
         assert message in capsys.readouterr().err
-    monkeypatch.setattr('sys.argv', ['x', 'config', 'checkpoint', 'image', '--points', *'1234', '--block', '9', '10'])
-    args = tool['parse_args']()
+    args = parse_args(['config', 'checkpoint', 'image', 'other', '--points', *'1234', '--block', '9', '10'])
     assert args.points == [(1, 2), (3, 4)] and args.block == [9, 10] and args.stages is None
+    assert args.image == ['image', 'other']

@@ -1,0 +1,93 @@
+"""What `mmtwins cost` shows without a config: the cost of local and global attention over the window side k."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..engine.arguments import readable_errors
+from .bars import follow
+
+ARCHS = ('small', 'base', 'large')  # those of mmtwins.models.backbone.ARCHITECTURES, without its import of torch
+SIDES = (224, 512, 1024, 2048)
+
+
+def add_arguments(parser: 'argparse._ActionsContainer') -> None:
+    """Add the arguments that go without a config."""
+    parser.add_argument('--arch', choices=ARCHS, default='small', help='Twins-SVT (default: %(default)s)')
+    parser.add_argument('--k', type=int, default=7, help='side of windows to compare with (default: %(default)s)')
+    parser.add_argument('--out', default='work_dirs/gsa_cost', help='folder for pictures (default: %(default)s)')
+    parser.add_argument(
+        '--measure', action='store_true', help='time our own blocks over k on this machine too (default: count only)'
+    )
+    parser.add_argument(
+        '--compare',
+        type=int,
+        nargs='*',
+        metavar='SIDE',
+        help='instead, compare k = 7 with calibrated windows on square images of these sides '
+        f'(default: {" ".join(map(str, SIDES))})',
+    )
+    parser.add_argument(
+        '--update', metavar='MARKDOWN', help='write the table of --compare between its markers there (default: nowhere)'
+    )
+
+
+def show(args: argparse.Namespace) -> None:
+    """Count, measure, print and draw; what the user got wrong ends the program."""
+    from ..engine.checks import check_device
+
+    with readable_errors():
+        check_device(args.device)
+        _show_costs(args) if args.compare is None else _show_comparison(args)
+
+
+def _show_costs(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from ..analysis.cost import calibrate
+    from ..analysis.cost_figures import draw_cost_curves
+    from ..analysis.cost_report import keys_sentence, report_costs, stages_table
+    from ..analysis.timing import measure_blocks, times_table
+
+    height, width = args.size
+    stages = report_costs(args.arch, height, width, args.k)
+    calibrated = calibrate(args.arch, height, width)
+    measured = None
+    if args.measure:
+        measured = [
+            measure_blocks(stage, device=args.device) if stage.sr_ratio else [] for stage in follow(stages, 'measuring')
+        ]
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    title = f'Twins-SVT {args.arch}, {height} x {width} pixels; cost k² H W d + H² W² d / k² in MMACs'
+    console.print(stages_table(stages, title))
+    console.print(keys_sentence(stages))
+    console.print(f'Calibrated for this size: {", ".join(f"{name}={values}" for name, values in calibrated.items())}')
+    if measured:
+        console.print(times_table(stages, measured, f'A local and a global block, forward pass in ms, {args.device}'))
+    console.print(f'Wrote {draw_cost_curves(stages, Path(args.out) / "cost.png", measured)}')
+
+
+def _show_comparison(args: argparse.Namespace) -> None:
+    import torch
+
+    from ..analysis.comparison import compare_calibrated, comparison_table
+    from ..analysis.cost_figures import draw_attention_idea, draw_comparison
+    from ..benchmark.machine import describe_machine
+    from ..markdown import update_section
+
+    rows = []
+    for side in follow(args.compare or SIDES, 'comparing'):
+        rows += compare_calibrated(args.arch, [side], args.measure, args.device)
+    lines = comparison_table(rows)
+    if args.measure:
+        what = 'Time' if args.device.startswith('cuda') else 'Time: processor time of one thread,'
+        lines.append(
+            f'{what} median of forward passes of the backbone, one image, float32, '
+            f'{describe_machine(args.device)["device"]}, torch {torch.__version__}.'
+        )
+    text = '\n'.join(lines).rstrip()
+    print(text)
+    if args.update:
+        update_section(args.update, 'comparison', text)
+    print(f'Wrote {draw_comparison(rows, Path(args.out) / "comparison.png")}')
+    print(f'Wrote {draw_attention_idea(Path(args.out) / "idea.png")}')

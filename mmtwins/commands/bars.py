@@ -1,0 +1,91 @@
+"""Progress on the terminal, with the time that is left; nothing of it reaches stdout, or a file."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+
+
+def new_bar(title: str, **options: Any) -> Any:
+    """A progress bar of rich on stderr: what is done of what is to do, time passed and time left.
+
+    Args:
+        title: Beside the bar.
+        options: Of ``rich.progress.Progress``.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        """From the mean of all steps; rich's own column waits for several, and steps here may take minutes."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            left = seconds_left(task.elapsed or 0, task.completed, task.total)
+            return Text('left: -:--:--' if left is None else f'left: {timedelta(seconds=round(left))}')
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
+    # What is printed meanwhile goes to the bar's console, above the bar; into a pipe it must not.
+    return Progress(*columns, **{'console': Console(stderr=True), 'redirect_stdout': sys.stdout.isatty(), **options})
+
+
+def seconds_left(elapsed: float, done: float, total: float | None) -> float | None:
+    """Seconds until all steps are done, if they take as long as those before; None where nothing is known yet.
+
+    Args:
+        elapsed: Seconds until now.
+        done: Number of steps that are done.
+        total: Number of all steps, if it is known.
+    """
+    if total is None or (not done and total):
+        return None
+    return elapsed / done * max(total - done, 0) if done else 0.0
+
+
+@contextmanager
+def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar while the block runs, if there is a terminal.
+
+    Args:
+        title: Beside the bar.
+        total: Number of steps, if it is known.
+
+    Yields:
+        What to call after each step.
+    """
+    try:
+        from rich.console import Console
+    except Exception:  # missing or broken: `mmtwins doctor` works on
+        yield lambda: None
+        return
+    console = Console(stderr=True)
+    with new_bar(title, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda: bar.advance(task)
+
+
+def follow(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+    """Yield items under a progress bar, see :func:`stepping`.
+
+    Args:
+        items: What is worked on, one by one.
+        title: What happens to them.
+        total: Their number; None asks ``len``.
+    """
+    with stepping(title, len(items) if total is None and isinstance(items, Sized) else total) as step:
+        for item in items:
+            yield item
+            step()

@@ -1,0 +1,123 @@
+"""Time and peak memory of Twins-SVT, ours against mmseg's, mmpretrain's and timm's, whichever is installed."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from ..engine.arguments import add_config, add_device, image_size, readable_errors
+from .attention_cost import ARCHS
+from .bars import follow
+from .parsing import parse, refuse, register
+
+SIDES = (256, 512, 1024, 1536, 2048)
+BATCHES = (1, 2, 4, 8)
+# Those of mmtwins.benchmark.task and mmtwins.benchmark.peers, without their import of torch.
+WORKS = ('inference', 'training')
+PRECISIONS = ('fp32', 'bf16', 'fp16')
+AGAINST = ('mmseg', 'mmpretrain', 'timm', 'mmtwins with_cp', 'mmtwins compiled')
+EXAMPLE = 'mmtwins benchmark --size 64x64 --rounds 2 --work inference --against --out benchmark'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``mmtwins benchmark``."""
+    add_config(parser, nargs='?', help='name of a recipe or config file of a whole model (default: the backbone alone)')
+    add_device(parser, 'cpu')
+    parser.add_argument('--arch', choices=ARCHS, default='small', help='(default: %(default)s)')
+    parser.add_argument('--work', nargs='+', choices=WORKS, default=list(WORKS), help='(default: both)')
+    parser.add_argument(
+        '--size', type=image_size, nargs='+', default=[(512, 512), (800, 1344)], metavar='HxW',
+        help='image sizes in pixels (default: 512x512 800x1344)',
+    )  # fmt: skip
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images at once (default: 1)')
+    parser.add_argument('--precision', nargs='+', choices=PRECISIONS, default=['fp32'], help='(default: fp32)')
+    parser.add_argument(
+        '--against', nargs='*', choices=AGAINST, metavar='NAME',
+        help=f'out of {", ".join(AGAINST)} (default: what is installed)',
+    )  # fmt: skip
+    parser.add_argument('--memory', action='store_true', help='measure peak memory too, in a process of its own each')
+    parser.add_argument(
+        '--grow', choices=['side', 'batch'],
+        help=f'instead of --size or --batch, sides {SIDES} or batches {BATCHES}, as a chart (default: neither)',
+    )  # fmt: skip
+    parser.add_argument('--no-time', action='store_true', help='measure no time')
+    parser.add_argument('--profile', action='store_true', help='say which operators our time goes to')
+    parser.add_argument('--rounds', type=int, default=7, help='runs of each, in turn (default: %(default)s)')
+    parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
+    parser.add_argument(
+        '--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--update',
+        nargs=2,
+        metavar=('MARKDOWN', 'SECTION'),
+        help='write the tables between its markers there (default: nowhere)',
+    )
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments; --grow becomes sizes or batches."""
+    args = parse(__name__, argv)
+    if args.rounds < 2:
+        refuse(__name__, f'--rounds {args.rounds}: a spread needs at least 2')
+    if args.threads is not None and args.threads < 1:
+        refuse(__name__, f'--threads {args.threads}: give at least 1')
+    if args.grow == 'side':
+        args.size = [(side, side) for side in SIDES]
+    if args.grow == 'batch':
+        args.batch = list(BATCHES)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mmtwins benchmark ARGV``."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = parse_args(argv)
+    register()
+    import torch
+    from rich.console import Console
+
+    from ..benchmark.charts import draw_measured_growth, draw_measurements
+    from ..benchmark.machine import describe_machine
+    from ..benchmark.peers import check_installed, installed_peers
+    from ..benchmark.report import to_json, to_markdown
+    from ..benchmark.suite import run_tasks
+    from ..benchmark.task import Task
+    from ..engine.checks import check_device
+    from ..markdown import update_section
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    with readable_errors():
+        check_device(args.device)
+        check_installed(args.against or [])
+        machine = describe_machine(args.device)
+        console.print(', '.join(f'{name} {value}' for name, value in machine.items()))
+        names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
+        tasks = [
+            Task(work, height, width, batch, precision, args.device, args.arch, args.config)
+            for precision, work, (height, width), batch in product(args.precision, args.work, args.size, args.batch)
+        ]
+        measured = run_tasks(
+            follow(tasks, 'measuring', len(tasks)), names, lambda section: console.print(section.to_table()),
+            args.rounds, not args.no_time, args.memory or args.grow is not None, args.profile,
+        )  # fmt: skip
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        command = 'mmtwins benchmark ' + shlex.join(argv)
+        results = dict(command=command, machine=machine, **to_json(*measured))
+        (out / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+        tables = to_markdown(command, machine, *measured)
+        (out / 'tables.md').write_text(tables)
+        if args.update:
+            markdown, section = args.update
+            update_section(markdown, section, tables)
+        if args.grow:
+            draw_measured_growth(measured, args.grow, out)
+        else:
+            draw_measurements(measured, out)
+    console.print(f'written to {out}')

@@ -1,0 +1,98 @@
+"""Predict on images and videos with a trained model, and write overlays and results in ADE20K's and COCO's formats."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.arguments import add_checkpoint, add_config_with_options, add_device, readable_errors
+from .bars import new_bar
+from .parsing import parse, refuse, register
+
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
+    from ..inference.writers import ResultWriter
+
+EXAMPLE = 'mmtwins predict upernet_twins-svt-s_8xb2-160k_ade20k-512x512 iter_160000.pth a.jpg photos --out predicted'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``mmtwins predict``."""
+    add_config_with_options(parser)
+    add_checkpoint(parser)
+    parser.add_argument(
+        'input',
+        nargs='+',
+        help='images, folders with all folders in them, glob patterns in quotes, and videos; results keep their folders',
+    )
+    add_device(parser)
+    parser.add_argument('--out', required=True, help='folder to write; what has the same name there is replaced')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        help='leave out instances with a lower score, 0 to 1, in pictures and JSON (default: 0.3); detectors only',
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``mmtwins predict ARGV``."""
+    args = parse(__name__, argv)
+    if args.batch_size < 1:
+        refuse(__name__, f'--batch-size {args.batch_size}: give at least 1 image')
+    register()
+    import cv2
+
+    from ..inference.predictor import Predictor
+    from ..inference.sources import find_all
+    from ..inference.writers import ResultWriter
+
+    # What cannot be read gets our own line.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    with readable_errors():
+        if Path(args.out).exists() and not Path(args.out).is_dir():
+            raise ValueError(f'--out {args.out} is a file: name a folder')
+        sources = find_all(args.input, args.out)
+        thr = {} if args.score_thr is None else {'score_thr': args.score_thr}
+        predictor = Predictor(args.config, args.checkpoint, args.device, cfg_options=args.cfg_options, **thr)
+        if thr and not predictor.is_detector:
+            print('note: --score-thr is for detectors, a segmentation has no scores', file=sys.stderr)
+        root = args.input[0] if len(args.input) == 1 and os.path.isdir(args.input[0]) else None
+        writer = ResultWriter(args.out, sources, predictor.info, predictor.is_detector, root)
+        for note in writer.notes:
+            print(f'note: {note}', file=sys.stderr)
+        try:
+            results, skipped = _run(predictor, sources, writer, args.batch_size)
+        except KeyboardInterrupt:
+            print(f'stopped; what was predicted until then is in {args.out}', file=sys.stderr)
+            sys.exit(130)
+    print(f'{results} predicted, {skipped} skipped; results are in {args.out}')
+    if not results:
+        sys.exit(f'error: nothing in {" ".join(args.input)} could be read')
+
+
+def _run(predictor: 'Predictor', sources: list[str], writer: 'ResultWriter', batch_size: int) -> tuple[int, int]:
+    """Predict and write under a progress bar; how many images and frames have results, and how many lines say not."""
+    from ..inference.sources import count_frames, is_video
+
+    done, skipped = 0, 0
+    with new_bar('predicting') as progress, writer:
+        frames = {path: max(1, count_frames(path)) for path in sources if is_video(path)}
+        task = progress.add_task('', total=sum(frames.get(path, 1) for path in sources))
+
+        def skip(name: str, reason: str) -> None:
+            nonlocal skipped
+            skipped += 1
+            line = os.fsencode(f'skipped {name}: {reason}').decode(errors='replace')
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+        for result in predictor(sources, batch_size, skip):
+            writer.add(result)
+            done += 1
+            progress.advance(task)
+        progress.update(task, total=done + skipped, completed=done + skipped)
+    return done, skipped

@@ -1,0 +1,43 @@
+"""What `import mmtwins` registers with MMEngine, and the names that the package offers."""
+
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .engine.checkpoint_hook import SafeCheckpointHook
+from .engine.divergence import StopOnDivergenceHook
+from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
+from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .engine.optim import TwinsLayerDecayConstructor
+from .engine.recompute import replace_activation_checkpointing
+from .engine.resume_hook import ExactResumeHook
+from .engine.stopping import StopOnSignalHook
+from .engine.transforms import CheckImage, CheckLabels
+from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
+from .models.fast_path import fast_path
+from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
+from .weights.loading import allow_mmengine_checkpoints
+
+__all__ = [
+    'CheckBatchSizeHook',
+    'CheckImage',
+    'CheckLabels',
+    'CountFaultsHook',
+    'ExactResumeHook',
+    'FitCheckpointHook',
+    'Float32RPNHead',
+    'Float32RetinaHead',
+    'Float32RoIExtractor',
+    'ResumableEpochBasedTrainLoop',
+    'ResumableIterBasedTrainLoop',
+    'ReturnMemoryHook',
+    'SafeCheckpointHook',
+    'StopOnDivergenceHook',
+    'StopOnSignalHook',
+    'TwinsLayerDecayConstructor',
+    'TwinsPCPVTBackbone',
+    'TwinsSVTBackbone',
+    'fast_path',
+]
+
+allow_mmengine_checkpoints()
+replace_activation_checkpointing()
+MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
