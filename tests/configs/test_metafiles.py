@@ -10,7 +10,7 @@ import yaml
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
-from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, cost_rows, part_of, problems
+from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, part_of, problems
 from recipes import RECIPES
 
 from mmtwins.analysis.counting import build_model, count
@@ -60,9 +60,12 @@ def test_metafile_states_what_the_configs_do(metafile: Path) -> None:
         assert (cfg.model.backbone.type, cfg.model.backbone.arch) == (f'Twins{family.upper()}Backbone', arch), name
 
 
+@pytest.mark.parametrize('sizes', ['s', pytest.param('bl', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)
-def test_metafile_states_the_costs_of_the_models(metafile: Path) -> None:
+def test_metafile_states_the_costs_of_the_models(metafile: Path, sizes: str) -> None:
     for name, model in load_models(metafile).items():
+        if not re.search(rf'twins-\w+-[{sizes}]', name):
+            continue
         metadata = model['Metadata']
         recipe = next((recipe for recipe in RECIPES if recipe.name == name), None)
         built = recipe.model if recipe else build_model(load_config(str(REPOSITORY / model['Config'])))
@@ -88,11 +91,12 @@ def test_metafiles_state_what_is_published() -> None:
         assert metadata.get('Results Source') == source, name
 
 
-@pytest.mark.parametrize('backbone', ['svt-s', 'pcpvt-s'])
-def test_the_ledger_has_the_counts_of_a_backbone(backbone: str) -> None:
+def test_the_ledger_has_the_costs_of_the_metafiles() -> None:
     page = LEDGER.read_text()
-    for row in cost_rows([backbone]):
-        assert row in page
+    for name, model in ((name, model) for metafile in METAFILES for name, model in load_models(metafile).items()):
+        if name in RUNS and RUNS[name].schedule.title in ('UPerNet', 'Semantic FPN', 'Mask R-CNN 1x', 'RetinaNet 1x'):
+            metadata = model['Metadata']
+            assert f'{metadata["Parameters"] / 1e6:.2f} M, {metadata["FLOPs"] / 1e9:.1f} G' in page, name
 
 
 @pytest.mark.parametrize(
