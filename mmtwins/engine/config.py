@@ -8,10 +8,26 @@ from typing import Any
 from mmengine.config import Config
 
 from ..installing import how_to_install
-from .config_files import check_files, explain_reading, text_of
+from .config_files import check_files, explain_reading, find_external, text_of
 from .config_sections import check_sections
 
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
+
+
+def find_config(name: str) -> str:
+    """The file of a config.
+
+    Args:
+        name: A path, or ``mmseg::FOLDER/NAME.py``, ``mmdet::FOLDER/NAME.py`` or ``mmtwins::FOLDER/NAME.py`` for a config
+            that an installed package holds.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: There is no such package, or it has no such config.
+    """
+    return find_external('config', name) if '::' in name else name
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -21,7 +37,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     annotation files of metrics.
 
     Args:
-        path: Config file.
+        path: Config file, or a name such as ``mmdet::dino/NAME.py``.
         options: Values by dotted name, as ``mmengine.config.DictAction`` gives them.
 
     Returns:
@@ -32,6 +48,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ImportError: The config needs a library that is not installed.
         ValueError: The file is no config, or an option does not fit it.
     """
+    name, path = path, find_config(path)
     files = check_files(path)
     try:
         cfg = Config.fromfile(path)

@@ -48,7 +48,7 @@ def _iter_files(path: str, heirs: tuple[str, ...]) -> Iterator[str]:
     for base in bases:
         if not isinstance(base, str):
             raise ValueError(f'{path}: _base_ holds {base!r}: write the path of a config, or a list of paths')
-        found = _find_external(path, base) if '::' in base else os.path.join(os.path.dirname(path), base)
+        found = find_external(f'{path}: _base_', base) if '::' in base else os.path.join(os.path.dirname(path), base)
         if not os.path.isfile(found):
             what = f'{found}, which is a folder' if os.path.isdir(found) else f'{found}, which does not exist'
             raise FileNotFoundError(f'{path}: _base_ names {what}: correct _base_{_similar_file(found)}')
@@ -72,15 +72,26 @@ def _bases_of(path: str) -> tuple[list[Any], list[str]]:
         raise ValueError(explain_reading(error, path, {path})) from error
 
 
-def _find_external(path: str, base: str) -> str:
-    """The file of a ``SCOPE::NAME``; raises FileNotFoundError with advice about that scope."""
-    scope, _, name = base.partition('::')
-    if importlib.util.find_spec(scope) is None:
-        raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but there is no package {scope}: install it, or correct _base_'
-        )
+def find_external(place: str, name: str) -> str:
+    """The file of a config in an installed package.
+
+    Args:
+        place: Where the name stands, for messages.
+        name: ``PACKAGE::FOLDER/NAME.py``.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: There is no such package or config; the message has advice about that package.
+    """
+    scope, _, file = name.partition('::')
+    if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
+        raise FileNotFoundError(f'{place} names {name}, but there is no package {scope}: install it, or correct the name')
     try:
-        return Config._get_cfg_path(base, path)[0]
+        found = Config._get_cfg_path(name, '')[0]
+        if os.path.isfile(found):
+            return found
     except Exception:  # many kinds, all of them: there is no such config
         pass
     try:
@@ -89,13 +100,13 @@ def _find_external(path: str, base: str) -> str:
         folder = Path('nowhere')
     if not folder.is_dir():
         raise FileNotFoundError(
-            f'{path}: _base_ names {base}, but this install of {scope} holds no configs: install it (pip install ., not '
+            f'{place} names {name}, but this install of {scope} holds no configs: install it (pip install ., not '
             'editable), or write the path of the config'
         )
-    known = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
-    similar = get_close_matches(name, known, 1, 0.4)
+    known = [path.relative_to(folder).as_posix() for path in folder.rglob('*.py')]
+    similar = get_close_matches(file, known, 1, 0.4)
     hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
-    raise FileNotFoundError(f'{path}: _base_ names {base}, which {scope} does not have{hint}: correct _base_')
+    raise FileNotFoundError(f'{place} names {name}, which {scope} does not have{hint}: correct the name')
 
 
 def _similar_file(path: str) -> str:

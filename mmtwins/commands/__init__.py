@@ -1,0 +1,1 @@
+"""Command lines of the package: ``add_arguments(parser)`` and ``main(argv)`` of each command."""
