@@ -2,7 +2,8 @@
 
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
 ``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and MMEngine reads every checkpoint as weights only, see
-:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` is imported when first used.
+:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` and
+:func:`swap_backbone` are imported when first used.
 """
 
 from importlib import import_module
@@ -26,6 +27,7 @@ from .weights.loading import allow_mmengine_checkpoints
 
 if TYPE_CHECKING:
     from .inference.predictor import infer
+    from .swapping.swap import swap_backbone
 
 __version__ = '0.1.0'
 __all__ = [
@@ -49,14 +51,16 @@ __all__ = [
     'TwinsSVTBackbone',
     'fast_path',
     'infer',
+    'swap_backbone',
 ]
 
 allow_mmengine_checkpoints()
 replace_activation_checkpointing()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
+LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.swap'}  # imported when first used
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'infer':
-        return import_module('.inference.predictor', __name__).infer
+    if name in LAZY:
+        return getattr(import_module(LAZY[name], __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -26,9 +26,11 @@ ORDER = (
     'engine',
     'export',
     'analysis',
+    'swapping',
     'inference',
     'benchmark',
     'demo',
+    'commands',
 )
 FRAMEWORKS = {'mmseg', 'mmdet', 'mmpretrain', 'timm'}
 # What `import mmtwins` must do without: everything that torch and MMEngine do not need themselves.

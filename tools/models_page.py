@@ -34,7 +34,10 @@ def main() -> None:
     with readable_errors():
         for result in sweep(Path(args.results), args.arch, args.again):
             results.append(result)
-            print(f'{result["library"]} {result["folder"]}: {result["state"]} {result.get("reason", "")[:120]}', flush=True)
+            print(
+                f'{result["library"]} {result["folder"]}: {result["state"]} {result.get("reason", "")[:120]}',
+                flush=True,
+            )
         Path(args.out).write_text(models_page(results, args.arch, 'tools/models_page.py'), encoding='utf-8')
 
 

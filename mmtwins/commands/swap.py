@@ -17,7 +17,9 @@ from ..swapping.writing import write_config, write_lazy_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.add_argument('base', help='config of a segmentor or a detector: a path, or mmseg::FOLDER/NAME.py, mmdet::...')
+    parser.add_argument(
+        'base', help='config of a segmentor or a detector: a path, or mmseg::FOLDER/NAME.py, mmdet::...'
+    )
     parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='backbone (default: %(default)s)')
     parser.add_argument('--out', required=True, metavar='FILE', help='config to write; FILE ends in .py')
 
@@ -75,5 +77,7 @@ def _module_of(path: str, base: str) -> str:
     ups = folders.count('..')
     parts = [*folders[ups:], name]
     if '::' in base or not all(part.isidentifier() for part in parts):
-        raise ValueError(f'{base} is in the new style, and Python cannot import {"/".join(parts)}: copy it to a plain name')
+        raise ValueError(
+            f'{base} is in the new style, and Python cannot import {"/".join(parts)}: copy it to a plain name'
+        )
     return '.' * (ups + 1) + '.'.join(parts)

@@ -48,7 +48,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ImportError: The config needs a library that is not installed.
         ValueError: The file is no config, or an option does not fit it.
     """
-    name, path = path, find_config(path)
+    path = find_config(path)
     files = check_files(path)
     try:
         cfg = Config.fromfile(path)

@@ -87,7 +87,9 @@ def find_external(place: str, name: str) -> str:
     """
     scope, _, file = name.partition('::')
     if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
-        raise FileNotFoundError(f'{place} names {name}, but there is no package {scope}: install it, or correct the name')
+        raise FileNotFoundError(
+            f'{place} names {name}, but there is no package {scope}: install it, or correct the name'
+        )
     try:
         found = Config._get_cfg_path(name, '')[0]
         if os.path.isfile(found):

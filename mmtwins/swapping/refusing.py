@@ -74,7 +74,7 @@ def check_holder(holder: Mapping[str, Any]) -> None:
     for key, part in holder.items():
         if isinstance(part, Mapping) and isinstance(part.get('shared_head'), Mapping):
             raise CannotSwap(
-                f"{key} owns the last stage of a ResNet (shared_head={name_of(part['shared_head'])}, a C4 head): take the "
+                f'{key} owns the last stage of a ResNet (shared_head={name_of(part["shared_head"])}, a C4 head): take the '
                 'config with FPN'
             )
         if isinstance(part, Mapping) and isinstance(part.get('rfp_backbone'), Mapping):

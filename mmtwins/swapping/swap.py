@@ -12,6 +12,7 @@ from ..models.backbone import TwinsBackbone
 from .consumers import Edits, change_consumers
 from .features import Feature, measure_backbone
 from .refusing import CannotSwap, check_holder, check_model, name_of
+from .running import check_runs
 from .stages import STRIDES, architecture, choose_stages
 from .training import change_optimizer, change_start
 
@@ -56,7 +57,7 @@ def swap_backbone(cfg: Config, arch: str = 'svt-s') -> Config:
     Raises:
         ValueError: There is no such architecture, or the model cannot take Twins; the text is the reason.
     """
-    swapped = cfg.copy()
+    swapped = copy.deepcopy(cfg)
     _apply(plan_swap(cfg, arch).changes, swapped)
     return swapped
 
@@ -107,6 +108,9 @@ def plan_swap(cfg: Config, arch: str) -> Plan:
     changes.update(training)
     reasons.update(more)
     _change_imports(cfg, changes)
+    swapped = copy.deepcopy(cfg)
+    _apply(changes, swapped)
+    check_runs(cfg, swapped, path)
     return Plan(changes, reasons, path, old, new, tuple(dims['depths'][: max(stages) + 1]))
 
 

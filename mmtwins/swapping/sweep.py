@@ -5,10 +5,12 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,17 @@ from mmengine.utils import get_installed_path
 
 from ..engine.config import load_config
 from .refusing import CannotSwap, name_of
+from .running import count_macs
 from .swap import plan_swap
-from .trial import try_model
+from .trial import SIDES, Trial, try_model
 from .writing import write_config
 
 LIBRARIES = ('mmseg', 'mmdet')
+HEAVY = ('mmseg.models', 'mmdet.models', 'mmdet.testing', 'mmseg.datasets', 'mmdet.datasets')
 SKIPPED = ('_base_', 'common')  # parts of configs
 TRIES = 4  # configs of a folder, until one works
-SECONDS = 240  # for one config
+SECONDS = 600  # for one config
+COUNTED = {'mmseg': (512, 512), 'mmdet': (800, 1344)}  # of the images to count with, in pixels
 
 
 def folders(library: str) -> list[str]:
@@ -46,6 +51,8 @@ def sweep(results: Path, arch: str = 'svt-s', again: bool = False) -> Iterator[d
         or ``'failed'``) and what :func:`try_config` says.
     """
     results.mkdir(parents=True, exist_ok=True)
+    for module in HEAVY:  # once, for all processes
+        import_module(module)
     for library in LIBRARIES:
         for folder in folders(library):
             path = results / f'{library}-{folder}.json'
@@ -81,7 +88,8 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'swapped.py'
             path.write_text(write_config(plan, base, arch))
-            trial = try_model(Config.fromfile(path), plan.path)
+            swapped = Config.fromfile(path)
+        trial = _try_sides(swapped, plan.path)
     except Exception as error:
         lines = traceback.format_exc().splitlines()
         missing = re.search(r'mmpretrain|timm|transformers|No module named|is not installed|Please install', str(error))
@@ -89,7 +97,19 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     holder: Any = cfg
     for key in plan.path:
         holder = holder[key]
-    return dict(state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict())
+    macs = count_macs(swapped, plan.path, *COUNTED[cfg.default_scope])
+    return dict(
+        state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
+    )
+
+
+def _try_sides(cfg: Config, path: tuple[str, ...]) -> Trial:
+    for side in SIDES[:-1]:
+        try:
+            return try_model(cfg, path, side)
+        except Exception:  # some models need larger images
+            continue
+    return try_model(cfg, path, SIDES[-1])
 
 
 def _best(library: str, folder: str, arch: str) -> dict[str, Any]:
@@ -117,6 +137,7 @@ def _in_a_process(base: str, arch: str) -> dict[str, Any]:
         with open(os.devnull, 'w') as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
+        signal.alarm(SECONDS)  # ends the process even if its parent is killed
         logging.disable(logging.CRITICAL)
         sender.send(try_config(base, arch))
 

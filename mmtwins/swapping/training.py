@@ -52,11 +52,13 @@ def change_optimizer(
         custom_keys = _missing_rules(rules, backbone)
         if custom_keys:
             changes['optim_wrapper'] = {'paramwise_cfg': {'custom_keys': custom_keys}}
-            reasons['custom_keys'] = "norms and position encodings of the backbone are not decayed; the base's AdamW stays"
+            reasons['custom_keys'] = (
+                "norms and position encodings of the backbone are not decayed; the base's AdamW stays"
+            )
         return changes, reasons
     settings, source = _recipe(cfg, holder)
     given = name_of(optimizer)
-    reasons['optimizer'] = f"{source}, for 16 images a step, in place of {given} with {optimizer.get('lr')}"
+    reasons['optimizer'] = f'{source}, for 16 images a step, in place of {given} with {optimizer.get("lr")}'
     if by_layer:
         reasons['optimizer'] = f'{source}, for 16 images a step; the rates by layer were those of the old backbone'
     changes['optim_wrapper'] = {'optimizer': {'_delete_': True, 'type': 'AdamW', **settings}}
@@ -130,15 +132,13 @@ def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[st
         if is_decayed(name):
             continue
         full = f'backbone.{name}'
-        winner = max((key for key in custom if key in full), key=lambda key: (len(key), key), default=None)
-        if winner is None:
-            decay = _default_decay(rules, name, parameter.dim())
-        else:
-            decay = custom[winner].get('decay_mult', 1.0)
-        if decay != 0:
-            key = _family(full)
-            rate = {} if winner is None or 'lr_mult' not in custom[winner] else {'lr_mult': custom[winner]['lr_mult']}
-            missing[key] = {**rate, 'decay_mult': 0.0}
+        winner = min((key for key in custom if key in full), key=lambda key: (-len(key), key), default=None)
+        rule = {'decay_mult': _default_decay(rules, name, parameter.dim())} if winner is None else custom[winner]
+        if rule.get('decay_mult', 1.0) != 0:
+            missing[_family(full)] = {
+                **{name: value for name, value in rule.items() if name != 'decay_mult'},
+                'decay_mult': 0.0,
+            }
     return missing
 
 

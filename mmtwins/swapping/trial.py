@@ -1,5 +1,6 @@
-"""Try a config: build its model, train two iterations on generated images, predict, and count."""
+"""Try a config: build its model, train two iterations on generated images, and predict."""
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,36 +13,33 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from ..analysis.counting import build_model as build_to_count
-from ..analysis.counting import count
 from ..engine.model import build_model
 from ..engine.start import start_from_scratch
 
-SIDE = 64  # of the images to train on, in pixels
+SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
 REGIONS = 64  # that the RoI heads of a detector train on, per image
-COUNTED = {'mmseg': (512, 512), 'mmdet': (800, 1344)}  # of the images to count with, in pixels
 ITERATIONS = 2
 
 
 class Trial(NamedTuple):
     """What came out.
 
-    ``losses`` of the iterations; ``parameters`` of the model; ``macs`` for an image of ``COUNTED``, None where the model
-    cannot be counted without computing; ``predictions``, how many images have one.
+    ``losses`` of the iterations; ``parameters`` of the model; ``predictions``, how many images have one.
     """
 
     losses: list[float]
     parameters: int
-    macs: int | None
     predictions: int
 
 
-def try_model(cfg: Config, path: tuple[str, ...]) -> Trial:
-    """Train a model for two iterations from random weights, and predict.
+def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iterations: int = ITERATIONS) -> Trial:
+    """Train a model for some iterations from random weights, and predict.
 
     Args:
         cfg: A segmentor or a detector, or a wrapper of one; stays as it is.
         path: Keys of the part that has the backbone, from the top of the config.
+        side: Of the images, in pixels.
+        iterations: How many.
 
     Returns:
         What came out.
@@ -50,29 +48,29 @@ def try_model(cfg: Config, path: tuple[str, ...]) -> Trial:
         ValueError: A loss or a gradient of the backbone is not finite, or all gradients of the backbone are 0.
         Exception: Whatever the model raises.
     """
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     cfg.load_from = None
     start_from_scratch(cfg)
-    _shrink(cfg)
+    _shrink(cfg, side)
     scope = cfg.get('default_scope')
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
         model = revert_sync_batchnorm(build_model(cfg))
-        losses = [*_train(cfg, model, path)]
+        losses = [*_train(cfg, model, path, side, iterations)]
         model.eval()
         with torch.no_grad():
-            predictions = len(model.test_step(_inputs(cfg, model, training=False)))
+            predictions = len(model.test_step(_inputs(cfg, model, side, training=False)))
     if not predictions:
         raise ValueError('no image has a prediction')
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Trial(losses, parameters, _macs(cfg, path), predictions)
+    return Trial(losses, parameters, predictions)
 
 
-def _shrink(cfg: Config) -> None:
+def _shrink(cfg: Config, side: int) -> None:
     """Train on small images and few regions."""
     processor = cfg.model.get('data_preprocessor') or {}
     if processor.get('size'):
-        processor['size'] = (SIDE, SIDE)
+        processor['size'] = (side, side)
     processor.pop('batch_augments', None)
     _fewer_regions(cfg.model)
 
@@ -88,7 +86,7 @@ def _fewer_regions(part: Any) -> None:
             _fewer_regions(value)
 
 
-def _train(cfg: Config, model: BaseModel, path: tuple[str, ...]) -> Iterator[float]:
+def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iterations: int) -> Iterator[float]:
     trained, trained_cfg = model, cfg
     if not cfg.get('optim_wrapper'):  # trackers that are put together from trained parts
         trained, trained_cfg = model.detector, Config({**cfg, 'model': cfg.model.detector})
@@ -105,8 +103,8 @@ def _train(cfg: Config, model: BaseModel, path: tuple[str, ...]) -> Iterator[flo
         backbone = getattr(backbone, 'student' if hasattr(backbone, 'student') else key)
     backbone = backbone.backbone
     trained.train()
-    for _ in range(ITERATIONS):
-        data = trained.data_preprocessor(_inputs(trained_cfg, trained, training=True), True)
+    for _ in range(iterations):
+        data = trained.data_preprocessor(_inputs(trained_cfg, trained, side, training=True), True)
         if 'inputs' in data and isinstance(data['inputs'], dict) and hasattr(trained, 'student'):
             losses = trained.loss(data['inputs'], data['data_samples'])
         else:
@@ -128,42 +126,30 @@ def _check_gradients(backbone: nn.Module) -> None:
         raise ValueError(f'the gradients of the backbone sum up to {total}')
 
 
-def _macs(cfg: Config, path: tuple[str, ...]) -> int | None:
-    """MACs of the part that has the backbone."""
-    part: Any = cfg
-    for key in path:
-        part = part[key]
-    scope = cfg.default_scope
-    try:
-        return count(build_to_count(Config(dict(model=part, default_scope=scope))), *COUNTED[scope]).total.macs
-    except Exception:  # models that need values or annotations
-        return None
-
-
-def _inputs(cfg: Config, model: BaseModel, training: bool) -> dict[str, Any]:
+def _inputs(cfg: Config, model: BaseModel, side: int, training: bool) -> dict[str, Any]:
     """A batch as a data loader gives it."""
-    return _segmentation_inputs() if cfg.default_scope == 'mmseg' else _detection_inputs(cfg, model, training)
+    return _segmentation_inputs(side) if cfg.default_scope == 'mmseg' else _detection_inputs(model, side, training)
 
 
-def _segmentation_inputs() -> dict[str, Any]:
+def _segmentation_inputs(side: int) -> dict[str, Any]:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     images, samples = [], []
-    labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
-    labels[..., SIDE // 2 :] = 1
+    labels = torch.zeros(1, side, side, dtype=torch.int64)
+    labels[..., side // 2 :] = 1
     for _ in range(2):
-        shape = dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE), pad_shape=(SIDE, SIDE), scale_factor=(1.0, 1.0))
-        images.append(torch.randint(256, (3, SIDE, SIDE), dtype=torch.uint8))
+        shape = dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side), scale_factor=(1.0, 1.0))
+        images.append(torch.randint(256, (3, side, side), dtype=torch.uint8))
         samples.append(SegDataSample(metainfo=dict(shape, flip=False), gt_sem_seg=PixelData(data=labels.clone())))
     return dict(inputs=images, data_samples=samples)
 
 
-def _detection_inputs(cfg: Config, model: BaseModel, training: bool) -> dict[str, Any]:
+def _detection_inputs(model: BaseModel, side: int, training: bool) -> dict[str, Any]:
     from mmdet.models.mot import BaseMOTModel
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 
-    shape = (3, SIDE, SIDE)
+    shape = (3, side, side)
     by_frame = getattr(model.data_preprocessor, 'use_det_processor', False) and training
     is_video = type(model.data_preprocessor).__name__ == 'TrackDataPreprocessor' or isinstance(model, BaseMOTModel)
     if is_video and not by_frame:
@@ -178,8 +164,8 @@ def _detection_inputs(cfg: Config, model: BaseModel, training: bool) -> dict[str
         sample.gt_instances.labels.zero_()
         sample.gt_sem_seg.sem_seg.zero_()
         sample.proposals = proposals
-        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32), pad_shape=(SIDE, SIDE)))
+        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32), pad_shape=(side, side)))
     if training and hasattr(model, 'student'):
         branches = ('sup', 'unsup_teacher', 'unsup_student')
-        return {key: {branch: value for branch in branches} for key, value in data.items()}
+        return {key: dict.fromkeys(branches, value) for key, value in data.items()}
     return data

@@ -203,7 +203,7 @@ def _reason(key: str, value: Any, reasons: Mapping[str, str]) -> str | None:
 
 def _comment(key: str, value: Any, reasons: dict[str, str], indent: int) -> list[str]:
     """The reason of a key as comment lines, once."""
-    if key == 'init_cfg' and value is not None or key not in reasons:
+    if (key == 'init_cfg' and value is not None) or key not in reasons:
         return []
     text = reasons.pop(key)
     margin = ' ' * indent + '# '
