@@ -18,6 +18,7 @@ from ..engine.start import start_from_scratch
 
 SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
 REGIONS = 64  # that the RoI heads of a detector train on, per image
+QUERIES = 50  # of a detector like DETR
 ITERATIONS = 2
 
 
@@ -67,23 +68,25 @@ def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iteratio
 
 
 def _shrink(cfg: Config, side: int) -> None:
-    """Train on small images and few regions."""
+    """Train on small images, few regions and few queries."""
     processor = cfg.model.get('data_preprocessor') or {}
     if processor.get('size'):
         processor['size'] = (side, side)
     processor.pop('batch_augments', None)
-    _fewer_regions(cfg.model)
+    _fewer(cfg.model)
 
 
-def _fewer_regions(part: Any) -> None:
+def _fewer(part: Any) -> None:
     if isinstance(part, dict):
         if part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
+        if isinstance(part.get('num_queries'), int):
+            part['num_queries'] = min(part['num_queries'], QUERIES)
         for value in part.values():
-            _fewer_regions(value)
+            _fewer(value)
     elif isinstance(part, list | tuple):
         for value in part:
-            _fewer_regions(value)
+            _fewer(value)
 
 
 def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iterations: int) -> Iterator[float]:
