@@ -12,7 +12,9 @@ pytest.importorskip('mmdet')
 SEG = Config(dict(default_scope='mmseg'))
 DET = Config(dict(default_scope='mmdet'))
 HRNET = {
-    f'stage{i}': dict(num_modules=1, num_branches=i, block='BASIC', num_blocks=(1,) * i, num_channels=(8, 16, 24, 32)[:i])
+    f'stage{i}': dict(
+        num_modules=1, num_branches=i, block='BASIC', num_blocks=(1,) * i, num_channels=(8, 16, 24, 32)[:i]
+    )
     for i in (2, 3, 4)
 }
 HRNET['stage1'] = dict(num_modules=1, num_branches=1, block='BOTTLENECK', num_blocks=(1,), num_channels=(8,))
@@ -40,7 +42,14 @@ HRNET['stage1'] = dict(num_modules=1, num_branches=1, block='BOTTLENECK', num_bl
         (SEG, dict(type='HRNet', extra=HRNET), (8, 16, 24, 32), (4, 8, 16, 32)),
         (
             SEG,
-            dict(type='VisionTransformer', img_size=(64, 64), embed_dims=24, num_layers=4, num_heads=2, out_indices=(1, 3)),
+            dict(
+                type='VisionTransformer',
+                img_size=(64, 64),
+                embed_dims=24,
+                num_layers=4,
+                num_heads=2,
+                out_indices=(1, 3),
+            ),
             (24, 24),
             (16, 16),
         ),
@@ -53,10 +62,12 @@ def test_channels_and_strides_are_those_of_the_maps(cfg, backbone, channels, str
 
 
 def test_a_backbone_that_gives_no_maps_or_cannot_be_built_is_refused() -> None:
-    tokens = dict(type='VisionTransformer', img_size=64, embed_dims=24, num_layers=2, num_heads=2, output_cls_token=True)
+    tokens = dict(
+        type='VisionTransformer', img_size=64, embed_dims=24, num_layers=2, num_heads=2, output_cls_token=True
+    )
     with pytest.raises(CannotSwap, match='VisionTransformer gives something else than maps'):
         measure_backbone(SEG, {**tokens, 'with_cls_token': True})
-    with pytest.raises(CannotSwap, match='its backbone Nowhere cannot be run here: .*'Nowhere' is no model of mmseg'):
+    with pytest.raises(CannotSwap, match=r"its backbone Nowhere cannot be run here: .*'Nowhere' is no model of mmseg"):
         measure_backbone(SEG, dict(type='Nowhere'))
 
 
