@@ -12,6 +12,7 @@ from ..engine.model import build_model
 from .refusing import CannotSwap, name_of
 
 SIDES = (256, 224, 512)  # of the image, in pixels; the first that a backbone takes
+NECK_SIDES = (256, 320)  # the same for necks, whose last maps may be too small
 
 
 class Feature(NamedTuple):
@@ -71,17 +72,16 @@ def measure_neck(cfg: Config, neck: Mapping[str, Any], features: Sequence[Featur
     Raises:
         Exception: As the neck raises it.
     """
-    side = max(256, 8 * max(feature.stride for feature in features))
     settings = {key: value for key, value in dict(neck).items() if key != 'init_cfg'}
+    errors: list[Exception] = []
     for device in ('meta', 'cpu'):
-        try:
-            module = _build(cfg, settings, device)
+        for side in NECK_SIDES:
             maps = [torch.zeros(1, c, side // s, side // s, device=device) for c, s in features]
-            return _features(name_of(neck), _run(module, tuple(maps)), side)
-        except Exception:
-            if device == 'cpu':
-                raise
-    raise AssertionError
+            try:
+                return _features(name_of(neck), _run(_build(cfg, settings, device), tuple(maps)), side)
+            except Exception as error:
+                errors.append(error)
+    raise errors[-1]
 
 
 def _build(cfg: Config, settings: dict[str, Any], device: str) -> nn.Module:

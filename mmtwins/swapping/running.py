@@ -7,7 +7,7 @@ from mmengine.config import Config
 from ..analysis.counting import build_model, count
 from .refusing import CannotSwap
 
-SIDE = 256  # of the image, in pixels
+SIDE = 320  # of the image, in pixels; SSD takes no smaller one
 
 
 def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> int | None:

@@ -18,7 +18,7 @@ from ..engine.start import start_from_scratch
 
 SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
 REGIONS = 64  # that the RoI heads of a detector train on, per image
-QUERIES = 50  # of a detector like DETR
+QUERIES = 50  # of a detector like DETR, and predictions per image
 ITERATIONS = 2
 
 
@@ -57,6 +57,7 @@ def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iteratio
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
         model = revert_sync_batchnorm(build_model(cfg))
+        model.init_weights()
         losses = [*_train(cfg, model, path, side, iterations)]
         model.eval()
         with torch.no_grad():
@@ -80,8 +81,9 @@ def _fewer(part: Any) -> None:
     if isinstance(part, dict):
         if part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
-        if isinstance(part.get('num_queries'), int):
-            part['num_queries'] = min(part['num_queries'], QUERIES)
+        for key in ('num_queries', 'max_per_img'):
+            if isinstance(part.get(key), int):
+                part[key] = min(part[key], QUERIES)
         for value in part.values():
             _fewer(value)
     elif isinstance(part, list | tuple):

@@ -60,14 +60,15 @@ def test_heads_follow_a_neck_that_passes_maps_on() -> None:
     neck = dict(
         type='SSDNeck',
         in_channels=(512, 1024),
-        out_channels=(512, 1024, 512),
-        level_strides=(2,),
-        level_paddings=(1,),
+        out_channels=(512, 1024, 512, 256, 256, 256),
+        level_strides=(2, 2, 1, 1),
+        level_paddings=(1, 1, 0, 0),  # the last map of an image of 256 pixels is empty
         l2_norm_scale=20,
     )
-    changes = changes_of(DET, RESNET[1:3], TWINS[1:3], neck=neck, bbox_head=dict(in_channels=(512, 1024, 512)))
-    assert changes['neck'] == dict(in_channels=(128, 256), out_channels=(128, 256, 512))
-    assert changes['bbox_head'] == dict(in_channels=(128, 256, 512))
+    head = dict(in_channels=(512, 1024, 512, 256, 256, 256))
+    changes = changes_of(DET, RESNET[1:3], TWINS[1:3], neck=neck, bbox_head=head)
+    assert changes['neck'] == dict(in_channels=(128, 256), out_channels=(128, 256, 512, 256, 256, 256))
+    assert changes['bbox_head'] == dict(in_channels=(128, 256, 512, 256, 256, 256))
 
 
 def test_a_neck_that_makes_a_pyramid_goes() -> None:
