@@ -1,6 +1,7 @@
 """Find the channels and strides that a backbone or a neck gives, by building it and running it."""
 
 import contextlib
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def measure_neck(cfg: Config, neck: Mapping[str, Any], features: Sequence[Featur
 
 def _build(cfg: Config, settings: dict[str, Any], device: str) -> nn.Module:
     with torch.device('meta') if device == 'meta' else contextlib.nullcontext():
-        module = build_model(cfg, settings)
+        module = build_model(cfg, copy.deepcopy(settings))
     module.eval()  # returns None in MMDetection's ResNet
     return module
 

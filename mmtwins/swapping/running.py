@@ -1,5 +1,6 @@
 """See whether a model runs, from its images to the outputs of its heads, without computing it."""
 
+import copy
 from typing import Any
 
 from mmengine.config import Config
@@ -54,4 +55,5 @@ def _part(cfg: Config, path: tuple[str, ...]) -> Config:
     part: Any = cfg
     for key in path:
         part = part[key]
+    part = copy.deepcopy(part)  # the classes of MMDetection change what they are built from
     return Config(dict(model=part, default_scope=cfg.get('default_scope')))

@@ -120,6 +120,8 @@ def _best(library: str, folder: str, arch: str) -> dict[str, Any]:
         base = f'{library}::{folder}/{name}'
         start = time.time()
         result = _in_a_process(base, arch)
+        if 'reason' in result:  # without the folder of this machine
+            result['reason'] = result['reason'].replace(f'{_root(library)}/', f'{library}::')
         found.append(dict(library=library, folder=folder, config=name, seconds=round(time.time() - start, 1), **result))
         if result['state'] == 'works':
             break
