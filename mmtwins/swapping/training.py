@@ -135,10 +135,8 @@ def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[st
         winner = min((key for key in custom if key in full), key=lambda key: (-len(key), key), default=None)
         rule = {'decay_mult': _default_decay(rules, name, parameter.dim())} if winner is None else custom[winner]
         if rule.get('decay_mult', 1.0) != 0:
-            missing[_family(full)] = {
-                **{name: value for name, value in rule.items() if name != 'decay_mult'},
-                'decay_mult': 0.0,
-            }
+            others = {key: value for key, value in rule.items() if key != 'decay_mult'}
+            missing |= dict.fromkeys(_families(full), {**others, 'decay_mult': 0.0})
     return missing
 
 
@@ -153,12 +151,16 @@ def _default_decay(rules: Mapping[str, Any], name: str, dims: int) -> float:
     return next((rules[key] for key, fits in keys.items() if fits and rules.get(key) is not None), 1.0)
 
 
-def _family(name: str) -> str:
-    """The name of a norm without its number in a block, or of all position encodings or norms of stages."""
+def _families(name: str) -> tuple[str, ...]:
+    """Keys for a norm and its like: all position encodings, all norms of stages, the norms of a block, or one alone."""
     for common in ('pos_block', 'norm_list'):
         if common in name:
-            return f'backbone.{common}'
-    return name.rpartition('.')[0].rstrip('12')
+            return (f'backbone.{common}',)
+    parts = name.split('.')
+    if 'blocks' in parts:
+        block = '.'.join(parts[:4])
+        return f'{block}.norm', f'{block}.attn.norm'
+    return (name.rpartition('.')[0],)
 
 
 def _scale_ends(schedule: Any, ratio: float) -> Any:
