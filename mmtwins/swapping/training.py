@@ -136,7 +136,7 @@ def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[st
         rule = {'decay_mult': _default_decay(rules, name, parameter.dim())} if winner is None else custom[winner]
         if rule.get('decay_mult', 1.0) != 0:
             others = {key: value for key, value in rule.items() if key != 'decay_mult'}
-            missing |= dict.fromkeys(_families(full), {**others, 'decay_mult': 0.0})
+            missing |= {key: {**others, 'decay_mult': 0.0} for key in _families(full)}
     return missing
 
 
