@@ -2,7 +2,8 @@
 
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
 ``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and MMEngine reads every checkpoint as weights only, see
-:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` is imported when first used.
+:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` and
+:func:`swap_backbone` are imported when first used.
 
 The command ``mmtwins`` and the files of tools/ import torch only when they need it: they register by importing
 :mod:`mmtwins.registration`.
@@ -39,6 +40,7 @@ __all__ = [
     'TwinsSVTBackbone',
     'fast_path',
     'infer',
+    'swap_backbone',
 ]
 
 
@@ -53,8 +55,11 @@ def _starts_command() -> bool:
     return program in given and (Path(program).name == 'mmtwins' or Path(program).resolve().parent in folders)
 
 
+LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.swap'}  # imported when first used
+
 if TYPE_CHECKING:
     from .inference.predictor import infer
+    from .swapping.swap import swap_backbone
 
 if TYPE_CHECKING or not _starts_command():
     from .registration import *
@@ -64,8 +69,8 @@ elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'infer':
-        return import_module('.inference.predictor', __name__).infer
+    if name in LAZY:
+        return getattr(import_module(LAZY[name], __name__), name)
     if name in __all__:
         return getattr(import_module('.registration', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

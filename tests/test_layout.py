@@ -27,6 +27,7 @@ ORDER = (
     'registration',
     'export',
     'analysis',
+    'swapping',
     'inference',
     'benchmark',
     'demo',

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from ..engine.config_names import find_config
+
 LOGS = 'TIMESTAMP/vis_data/scalars.json'
 
 
@@ -51,7 +53,7 @@ def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
 
     Args:
         work_dir: Of MMEngine, or the folder TIMESTAMP of a single run in it.
-        config: Instead of the config that MMEngine wrote into the work directory.
+        config: Instead of the config that MMEngine wrote into the work directory; a path, or ``mmtwins::...``.
 
     Returns:
         The training. Of iterations that were trained twice, after an interrupt, the later run counts.
@@ -71,7 +73,9 @@ def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
             f'{work_dir} has no record of training in {len(files)} log(s): wait for the first line, after '
             'default_hooks.logger.interval iterations'
         )
-    cfg = _read_config([Path(config)] if config else _find_configs(work_dir, joined.trained), work_dir)
+    cfg = _read_config(
+        [Path(find_config(str(config)))] if config else _find_configs(work_dir, joined.trained), work_dir
+    )
     world_size, epoch_length = _read_text_log(joined.trained)
     named = list(work_dir.glob('*.py'))
     return RunLog(

@@ -33,13 +33,13 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         ImportError: The config needs a library that is not installed.
         ValueError: The file is no config, or an option does not fit it.
     """
-    path = find_config(path)
+    given, path = path, find_config(path)
     files = check_files(path)
     try:
         cfg = Config.fromfile(path)
     except ImportError as error:
         reason = str(error).partition(', the current sys.path')[0]  # the rest is a long list
-        raise ImportError(f'{path}: {reason}: {how_to_install("all")}') from error
+        raise ImportError(f'{given}: {reason}: {how_to_install("all")}') from error
     except (Exception, SystemExit) as error:  # a config is code and may raise anything
         raise ValueError(explain_reading(error, path, files)) from error
     _apply(cfg, dict(options or {}), path)
@@ -51,7 +51,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
             missing = ["mmcv's compiled operators"]
         if missing:
             raise ImportError(
-                f'{path} needs {" and ".join(missing)}, not installed here: {how_to_install(EXTRAS[library])}'
+                f'{given} needs {" and ".join(missing)}, not installed here: {how_to_install(EXTRAS[library])}'
             )
     return cfg
 

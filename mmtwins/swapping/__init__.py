@@ -1,0 +1,1 @@
+"""Put a Twins backbone into any config of MMSegmentation or MMDetection."""

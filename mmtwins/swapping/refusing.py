@@ -1,0 +1,91 @@
+"""Which models cannot take Twins, and why."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class CannotSwap(ValueError):
+    """A model cannot take a Twins backbone; the text is the reason."""
+
+
+def _whole(paper: str) -> str:
+    return f'its backbone is the method: {paper}'
+
+
+# Backbones that are no feature extractor: the reason is what their papers are about, and no measurement shows it.
+METHODS = {
+    'BiSeNetV1': _whole("BiSeNet's spatial path and context path are fused inside it"),
+    'BiSeNetV2': _whole("BiSeNet V2's detail and semantic branches are fused inside it, and its heads read both"),
+    'CGNet': _whole("CGNet's context guided blocks are the network"),
+    'DDRNet': _whole("DDRNet's two branches of different resolution exchange features inside it"),
+    'ERFNet': _whole('ERFNet is an encoder and a decoder in one'),
+    'FastSCNN': _whole('Fast-SCNN learns to downsample, extracts and fuses features inside it'),
+    'ICNet': _whole("ICNet's cascade runs at three image sizes inside it"),
+    'PIDNet': _whole("PIDNet's three branches exchange features inside it"),
+    'STDCNet': _whole("STDC's short-term dense concatenation is the network"),
+    'STDCContextPathNet': _whole("STDC's context path fuses features inside it, and its heads read its detail branch"),
+    'UNet': _whole('U-Net is an encoder and a decoder in one, and its heads read maps at the full resolution'),
+    'HourglassNet': _whole('the stacked hourglass gives one prediction per stack at stride 4'),
+    'TridentResNet': _whole("TridentNet's branches of different dilation share weights in its last stage"),
+    'DetectoRS_ResNet': _whole("DetectoRS feeds the neck's features back into it"),
+    'DetectoRS_ResNeXt': _whole("DetectoRS feeds the neck's features back into it"),
+    'VPD': _whole('VPD reads the features of a text-to-image diffusion model'),
+}
+TEXT = ('language_model', 'text_encoder')
+
+
+def name_of(part: Mapping[str, Any]) -> str:
+    """The name of the class that a part of a config builds, without its library."""
+    kind = part.get('type')
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Refuse models whose images and text are one model, and models of other libraries.
+
+    Args:
+        model: Config of a whole model.
+
+    Raises:
+        CannotSwap: With the reason.
+    """
+    for part in _parts(model):
+        for key in TEXT:
+            if isinstance(part.get(key), Mapping):
+                raise CannotSwap(
+                    f'it is a text-image model: {key} ({name_of(part[key])}) was trained together with the backbone'
+                )
+    if name_of(model) == 'Detectron2Wrapper':
+        raise CannotSwap('Detectron2 builds the detector, not MMDetection')
+
+
+def check_holder(holder: Mapping[str, Any]) -> None:
+    """Refuse a segmentor or a detector whose backbone is the method, or is used by more than its neck and heads.
+
+    Args:
+        holder: Config with ``backbone``.
+
+    Raises:
+        CannotSwap: With the reason.
+    """
+    reason = METHODS.get(name_of(holder['backbone']))
+    if reason:
+        raise CannotSwap(reason)
+    for key, part in holder.items():
+        if isinstance(part, Mapping) and isinstance(part.get('shared_head'), Mapping):
+            raise CannotSwap(
+                f'{key} owns the last stage of a ResNet (shared_head={name_of(part["shared_head"])}, a C4 head): take the '
+                'config with FPN'
+            )
+        if isinstance(part, Mapping) and isinstance(part.get('rfp_backbone'), Mapping):
+            raise CannotSwap(f'{key} ({name_of(part)}) holds a backbone of its own and calls the other a second time')
+
+
+def _parts(part: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(part, Mapping):
+        yield part
+        for value in part.values():
+            yield from _parts(value)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from _parts(value)

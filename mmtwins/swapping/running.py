@@ -1,0 +1,59 @@
+"""See whether a model runs, from its images to the outputs of its heads, without computing it."""
+
+import copy
+from typing import Any
+
+from mmengine.config import Config
+
+from ..analysis.counting import build_model, count
+from .refusing import CannotSwap
+
+SIDE = 320  # of the image, in pixels; SSD takes no smaller one
+
+
+def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> int | None:
+    """MACs of the part of a model that has the backbone.
+
+    Args:
+        cfg: Config of the model.
+        path: Keys of the part, from the top of the config.
+        height, width: Of the image, in pixels.
+
+    Returns:
+        MACs, or None where the model cannot be counted without annotations or values.
+    """
+    try:
+        return count(build_model(_part(cfg, path)), height, width).total.macs
+    except Exception:  # models raise all kinds
+        return None
+
+
+def check_runs(before: Config, after: Config, path: tuple[str, ...]) -> None:
+    """Refuse a swap after which a model does not run that ran before.
+
+    Args:
+        before, after: Configs of the model.
+        path: Keys of the part that has the backbone, from the top of the config.
+
+    Raises:
+        CannotSwap: With what the model says.
+    """
+    problem = _problem(after, path)
+    if problem and not _problem(before, path):
+        raise CannotSwap(f'with Twins it does not run: {problem}')
+
+
+def _problem(cfg: Config, path: tuple[str, ...]) -> str | None:
+    try:
+        count(build_model(_part(cfg, path)), SIDE, SIDE)
+    except Exception as error:
+        return ' '.join(str(error).split())[:300]
+    return None
+
+
+def _part(cfg: Config, path: tuple[str, ...]) -> Config:
+    part: Any = cfg
+    for key in path:
+        part = part[key]
+    part = copy.deepcopy(part)  # the classes of MMDetection change what they are built from
+    return Config(dict(model=part, default_scope=cfg.get('default_scope')))

@@ -1,0 +1,165 @@
+"""Swap the backbone of one config of every folder of MMSegmentation and MMDetection, and try the result."""
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.utils import get_installed_path
+
+from ..engine.config import load_config
+from .refusing import CannotSwap, name_of
+from .running import count_macs
+from .swap import plan_swap
+from .trial import SIDES, Trial, try_model
+from .writing import write_config
+
+LIBRARIES = ('mmseg', 'mmdet')
+HEAVY = ('mmseg.models', 'mmdet.models', 'mmdet.testing', 'mmseg.datasets', 'mmdet.datasets')
+SKIPPED = ('_base_', 'common')  # parts of configs
+TRIES = 4  # configs of a folder, until one works
+SECONDS = 600  # for one config
+COUNTED = {'mmseg': (512, 512), 'mmdet': (800, 1344)}  # of the images to count with, in pixels
+
+
+def folders(library: str) -> list[str]:
+    """The folders of configs that an installed library has."""
+    root = _root(library)
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in SKIPPED)
+
+
+def sweep(results: Path, arch: str = 'svt-s', again: bool = False) -> Iterator[dict[str, Any]]:
+    """Try one config of every folder; what a former call has found is kept.
+
+    Args:
+        results: Folder for one JSON file per folder of configs.
+        arch: As for :func:`mmtwins.swap_backbone`.
+        again: Repeat what failed.
+
+    Yields:
+        The result of each folder: ``library``, ``folder``, ``config``, ``state`` (``'works'``, ``'refused'``, ``'missing'``
+        or ``'failed'``) and what :func:`try_config` says.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    for module in HEAVY:  # once, for all processes
+        import_module(module)
+    for library in LIBRARIES:
+        for folder in folders(library):
+            path = results / f'{library}-{folder}.json'
+            known = json.loads(path.read_text()) if path.exists() else None
+            if known is None or (again and known['state'] == 'failed'):
+                known = _best(library, folder, arch)
+                path.write_text(json.dumps(known, indent=2) + '\n')
+            yield known
+
+
+def try_config(base: str, arch: str) -> dict[str, Any]:
+    """Swap the backbone of a config, write it, load it, train it and predict.
+
+    Args:
+        base: Such as ``'mmdet::dino/NAME.py'``.
+        arch: As for :func:`mmtwins.swap_backbone`.
+
+    Returns:
+        ``state``, with ``reason`` where it does not work; ``old`` backbone with its ``maps``, ``stages``, ``losses``,
+        ``parameters`` and ``macs`` where it does.
+    """
+    try:
+        cfg = load_config(base)
+        plan = plan_swap(cfg, arch)
+    except ImportError as error:
+        return dict(state='missing', reason=str(error))
+    except CannotSwap as error:
+        missing = re.search(r'(mmpretrain|timm|transformers)', str(error))
+        return dict(state='missing' if missing else 'refused', reason=str(error))
+    except ValueError as error:
+        return dict(state='refused', reason=str(error))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'swapped.py'
+            path.write_text(write_config(plan, base, arch))
+            swapped = Config.fromfile(path)
+        trial = _try_sides(swapped, plan.path)
+    except Exception as error:
+        lines = traceback.format_exc().splitlines()
+        missing = re.search(r'mmpretrain|timm|transformers|No module named|is not installed|Please install', str(error))
+        return dict(state='missing' if missing else 'failed', reason=str(error)[:600], trace=lines[-12:])
+    holder: Any = cfg
+    for key in plan.path:
+        holder = holder[key]
+    macs = count_macs(swapped, plan.path, *COUNTED[cfg.default_scope])
+    return dict(
+        state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
+    )
+
+
+def _try_sides(cfg: Config, path: tuple[str, ...]) -> Trial:
+    for side in SIDES[:-1]:
+        try:
+            return try_model(cfg, path, side)
+        except Exception:  # some models need larger images
+            continue
+    return try_model(cfg, path, SIDES[-1])
+
+
+def _best(library: str, folder: str, arch: str) -> dict[str, Any]:
+    """The first config of a folder that works, or the most telling result of the others."""
+    order = ('works', 'failed', 'refused', 'missing')
+    found: list[dict[str, Any]] = []
+    for name in _candidates(library, folder)[:TRIES]:
+        base = f'{library}::{folder}/{name}'
+        start = time.time()
+        result = _in_a_process(base, arch)
+        if 'reason' in result:  # without the folder of this machine
+            result['reason'] = result['reason'].replace(f'{_root(library)}/', f'{library}::')
+        found.append(dict(library=library, folder=folder, config=name, seconds=round(time.time() - start, 1), **result))
+        if result['state'] == 'works':
+            break
+    if not found:
+        return dict(library=library, folder=folder, config=None, state='refused', reason='it has no config of a model')
+    return min(found, key=lambda result: order.index(result['state']))
+
+
+def _in_a_process(base: str, arch: str) -> dict[str, Any]:
+    """The result of a config, tried in a forked process of its own with a time limit."""
+    context = multiprocessing.get_context('fork')
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        signal.alarm(SECONDS)  # ends the process even if its parent is killed
+        logging.disable(logging.CRITICAL)
+        sender.send(try_config(base, arch))
+
+    process = context.Process(target=work, daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(SECONDS) else dict(state='failed', reason=f'not done in {SECONDS} s')
+    except EOFError:
+        return dict(state='failed', reason='the process died')
+    finally:
+        process.kill()
+        process.join()
+
+
+def _candidates(library: str, folder: str) -> list[str]:
+    """The configs of a folder, the likeliest to be typical and small first."""
+    names = [path.name for path in (_root(library) / folder).glob('*.py')]
+    return sorted(names, key=lambda name: ('c4' in name, 'tta' in name, '_r50' not in name, len(name), name))
+
+
+def _root(library: str) -> Path:
+    return Path(get_installed_path({'mmseg': 'mmsegmentation'}.get(library, library))) / '.mim' / 'configs'

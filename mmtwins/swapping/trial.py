@@ -1,0 +1,176 @@
+"""Try a config: build its model, train two iterations on generated images, and predict."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ..engine.model import build_model
+from ..engine.start import start_from_scratch
+
+SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
+REGIONS = 64  # that the RoI heads of a detector train on, per image
+QUERIES = 50  # of a detector like DETR, and predictions per image
+ITERATIONS = 2
+
+
+class Trial(NamedTuple):
+    """What came out.
+
+    ``losses`` of the iterations; ``parameters`` of the model; ``predictions``, how many images have one.
+    """
+
+    losses: list[float]
+    parameters: int
+    predictions: int
+
+
+def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iterations: int = ITERATIONS) -> Trial:
+    """Train a model for some iterations from random weights, and predict.
+
+    Args:
+        cfg: A segmentor or a detector, or a wrapper of one; stays as it is.
+        path: Keys of the part that has the backbone, from the top of the config.
+        side: Of the images, in pixels.
+        iterations: How many.
+
+    Returns:
+        What came out.
+
+    Raises:
+        ValueError: A loss or a gradient of the backbone is not finite, or all gradients of the backbone are 0.
+        Exception: Whatever the model raises.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = None
+    start_from_scratch(cfg)
+    _shrink(cfg, side)
+    scope = cfg.get('default_scope')
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope):
+        model = revert_sync_batchnorm(build_model(cfg))
+        model.init_weights()
+        losses = [*_train(cfg, model, path, side, iterations)]
+        model.eval()
+        with torch.no_grad():
+            predictions = len(model.test_step(_inputs(cfg, model, side, training=False)))
+    if not predictions:
+        raise ValueError('no image has a prediction')
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Trial(losses, parameters, predictions)
+
+
+def _shrink(cfg: Config, side: int) -> None:
+    """Train on small images, few regions and few queries."""
+    processor = cfg.model.get('data_preprocessor') or {}
+    if processor.get('size'):
+        processor['size'] = (side, side)
+    processor.pop('batch_augments', None)
+    _fewer(cfg.model)
+
+
+def _fewer(part: Any) -> None:
+    if isinstance(part, dict):
+        if part.get('type') == 'RandomSampler':
+            part['num'] = min(part['num'], REGIONS)
+        for key in ('num_queries', 'max_per_img'):
+            if isinstance(part.get(key), int):
+                part[key] = min(part[key], QUERIES)
+        for value in part.values():
+            _fewer(value)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            _fewer(value)
+
+
+def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iterations: int) -> Iterator[float]:
+    trained, trained_cfg = model, cfg
+    if not cfg.get('optim_wrapper'):  # trackers that are put together from trained parts
+        trained, trained_cfg = model.detector, Config({**cfg, 'model': cfg.model.detector})
+        trained.data_preprocessor = build_model(
+            cfg, dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], pad_size_divisor=32)
+        )
+    settings = dict(cfg.get('optim_wrapper') or dict(optimizer=dict(type='AdamW', lr=1e-4)))
+    settings.update(type='OptimWrapper')  # mixed precision needs a GPU
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        settings.pop(key, None)
+    wrapper = build_optim_wrapper(trained, settings)
+    backbone: Any = trained
+    for key in path[1:] if trained is model else path[2:]:
+        backbone = getattr(backbone, 'student' if hasattr(backbone, 'student') else key)
+    backbone = backbone.backbone
+    trained.train()
+    for _ in range(iterations):
+        data = trained.data_preprocessor(_inputs(trained_cfg, trained, side, training=True), True)
+        if 'inputs' in data and isinstance(data['inputs'], dict) and hasattr(trained, 'student'):
+            losses = trained.loss(data['inputs'], data['data_samples'])
+        else:
+            losses = trained(**data, mode='loss')
+        loss, _ = trained.parse_losses(losses)
+        wrapper.backward(loss)
+        _check_gradients(backbone)
+        wrapper.step()
+        wrapper.zero_grad()
+        if not math.isfinite(loss.item()):
+            raise ValueError(f'the loss is {loss.item()}')
+        yield loss.item()
+
+
+def _check_gradients(backbone: nn.Module) -> None:
+    gradients = [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
+    total = sum(float(gradient.abs().sum()) for gradient in gradients)
+    if not math.isfinite(total) or not total:
+        raise ValueError(f'the gradients of the backbone sum up to {total}')
+
+
+def _inputs(cfg: Config, model: BaseModel, side: int, training: bool) -> dict[str, Any]:
+    """A batch as a data loader gives it."""
+    return _segmentation_inputs(side) if cfg.default_scope == 'mmseg' else _detection_inputs(model, side, training)
+
+
+def _segmentation_inputs(side: int) -> dict[str, Any]:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    images, samples = [], []
+    labels = torch.zeros(1, side, side, dtype=torch.int64)
+    labels[..., side // 2 :] = 1
+    for _ in range(2):
+        shape = dict(img_shape=(side, side), ori_shape=(side, side), pad_shape=(side, side), scale_factor=(1.0, 1.0))
+        images.append(torch.randint(256, (3, side, side), dtype=torch.uint8))
+        samples.append(SegDataSample(metainfo=dict(shape, flip=False), gt_sem_seg=PixelData(data=labels.clone())))
+    return dict(inputs=images, data_samples=samples)
+
+
+def _detection_inputs(model: BaseModel, side: int, training: bool) -> dict[str, Any]:
+    from mmdet.models.mot import BaseMOTModel
+    from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
+
+    shape = (3, side, side)
+    by_frame = getattr(model.data_preprocessor, 'use_det_processor', False) and training
+    is_video = type(model.data_preprocessor).__name__ == 'TrackDataPreprocessor' or isinstance(model, BaseMOTModel)
+    if is_video and not by_frame:
+        frames = dict(num_frames=2, key_frames_inds=[0]) if training else dict(num_frames=1)
+        data = demo_track_inputs(1, image_shapes=shape, num_items=[4], with_mask=True, **frames)
+        for sample in (one for video in data['data_samples'] for one in video.video_data_samples):
+            sample.set_metainfo(dict(ori_video_length=1, video_length=1))
+            sample.gt_instances.instances_ids = torch.arange(4)
+        return data
+    data = demo_mm_inputs(2, shape, [3, 3], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True)
+    for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape, shape], 50)):
+        sample.gt_instances.labels.zero_()
+        sample.gt_sem_seg.sem_seg.zero_()
+        sample.proposals = proposals
+        sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32), pad_shape=(side, side)))
+    if training and hasattr(model, 'student'):
+        branches = ('sup', 'unsup_teacher', 'unsup_student')
+        return {key: dict.fromkeys(branches, value) for key, value in data.items()}
+    return data

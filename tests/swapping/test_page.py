@@ -1,0 +1,23 @@
+"""The page of models."""
+
+from mmtwins.swapping.page import models_page
+
+WORKS = dict(state='works', config='a.py', old='ResNet', parameters=12_340_000, macs=5_600_000_000)
+
+
+def test_the_page_has_a_row_for_every_folder_and_counts_them() -> None:
+    results = [
+        dict(library='mmseg', folder='ann', **WORKS),
+        dict(library='mmseg', folder='stdc', state='refused', config='b.py', reason='its backbone is the method'),
+        dict(library='mmdet', folder='dino', **{**WORKS, 'macs': None}),
+        dict(library='mmdet', folder='reid', state='missing', config='c.py', reason='needs a|b'),
+        dict(library='mmdet', folder='x', state='failed', config=None, reason='one\ntwo'),
+    ]
+    page = models_page(results, 'svt-s', 'tools/models_page.py')
+    assert '| ann | `a.py` | ResNet | 12.3 | 6 |' in page
+    assert '| stdc | `b.py` | Its backbone is the method. |' in page
+    assert '| dino | `a.py` | ResNet | 12.3 | - |' in page
+    assert r'| reid | `c.py` | Not run here. Needs a\|b. |' in page
+    assert '| x | - | Failed. One two. |' in page
+    assert '2 folders: 1 take Twins, 1 cannot.' in page
+    assert '3 folders: 1 take Twins, 0 cannot, 1 need packages that were not there, 1 failed.' in page

@@ -1,0 +1,45 @@
+"""Try Twins in one config of every folder of MMSegmentation and MMDetection, and write docs/models.md."""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
+
+from mmtwins.engine.arguments import readable_errors
+from mmtwins.swapping.page import models_page
+from mmtwins.swapping.stages import ARCHS
+from mmtwins.swapping.sweep import sweep
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='backbone (default: %(default)s)')
+    parser.add_argument(
+        '--results',
+        default='work_dirs/models_page',
+        metavar='FOLDER',
+        help='one JSON file per folder of configs; what is there is not tried again (default: %(default)s)',
+    )
+    parser.add_argument('--again', action='store_true', help='try again what failed')
+    parser.add_argument('--out', default='docs/models.md', metavar='FILE', help='page to write (default: %(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    results = []
+    with readable_errors():
+        for result in sweep(Path(args.results), args.arch, args.again):
+            results.append(result)
+            print(
+                f'{result["library"]} {result["folder"]}: {result["state"]} {result.get("reason", "")[:120]}',
+                flush=True,
+            )
+        Path(args.out).write_text(models_page(results, args.arch, 'tools/models_page.py'), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
