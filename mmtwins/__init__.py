@@ -55,11 +55,11 @@ def _starts_command() -> bool:
     return program in given and (Path(program).name == 'mmtwins' or Path(program).resolve().parent in folders)
 
 
-LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.swap'}  # imported when first used
+LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.planning'}  # imported when first used
 
 if TYPE_CHECKING:
     from .inference.predictor import infer
-    from .swapping.swap import swap_backbone
+    from .swapping.planning import swap_backbone
 
 if TYPE_CHECKING or not _starts_command():
     from .registration import *

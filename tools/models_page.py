@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.engine.arguments import readable_errors
-from mmtwins.swapping.page import models_page
+from mmtwins.swapping.catalogue import models_page
 from mmtwins.swapping.stages import ARCHS
 from mmtwins.swapping.sweep import sweep
 

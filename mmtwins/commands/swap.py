@@ -50,8 +50,8 @@ def swapped_text(base: str, arch: str, out: str) -> str:
     from mmengine.config import Config
 
     from ..engine.config import load_config
+    from ..swapping.planning import plan_swap
     from ..swapping.refusing import CannotSwap
-    from ..swapping.swap import plan_swap
     from ..swapping.writing import write_config, write_lazy_config
 
     if not out.endswith('.py'):

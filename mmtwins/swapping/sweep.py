@@ -18,10 +18,10 @@ from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
 from ..engine.config import load_config
+from .planning import plan_swap
 from .refusing import CannotSwap, name_of
 from .running import count_macs
-from .swap import plan_swap
-from .trial import SIDES, Trial, try_model
+from .trying import SIDES, Trial, try_model
 from .writing import write_config
 
 LIBRARIES = ('mmseg', 'mmdet')

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from .consumers import Edits
-from .swap import Plan
+from .planning import Plan
 
 WIDTH = 120
 INDENT = 4

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 import mmtwins
 from mmtwins.engine.config import load_config
-from mmtwins.swapping.swap import Plan, plan_swap
+from mmtwins.swapping.planning import Plan, plan_swap
 from mmtwins.swapping.writing import WIDTH, write_config
 
 pytest.importorskip('mmseg')

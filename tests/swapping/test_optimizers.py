@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from tiny import make_tiny
 from torch import nn
 
-from mmtwins.swapping.training import change_optimizer, change_start, is_decayed
+from mmtwins.swapping.optimizers import change_optimizer, change_start, is_decayed
 
 SEGMENTOR = dict(decode_head=dict(type='PSPHead'))
 SGD = dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -5,8 +5,8 @@ from mmengine.config import Config
 
 import mmtwins
 from mmtwins.engine.config import load_config
+from mmtwins.swapping.planning import plan_swap
 from mmtwins.swapping.refusing import CannotSwap
-from mmtwins.swapping.swap import plan_swap
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')

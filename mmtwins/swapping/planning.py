@@ -11,10 +11,10 @@ from mmengine.registry import MODELS
 from ..models.backbone import TwinsBackbone
 from .consumers import Edits, change_consumers
 from .features import Feature, measure_backbone
+from .optimizers import change_optimizer, change_start
 from .refusing import CannotSwap, check_holder, check_model, name_of
 from .running import check_runs
 from .stages import STRIDES, architecture, choose_stages
-from .training import change_optimizer, change_start
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 PAD = 32  # pixels: the stride of the last stage

@@ -1,6 +1,6 @@
 """The page of models."""
 
-from mmtwins.swapping.page import models_page
+from mmtwins.swapping.catalogue import models_page
 
 WORKS = dict(state='works', config='a.py', old='ResNet', parameters=12_340_000, macs=5_600_000_000)
 

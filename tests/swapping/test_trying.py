@@ -10,8 +10,8 @@ from torch import nn
 
 from mmtwins.engine.config import load_config
 from mmtwins.models.backbone import ARCHITECTURES
-from mmtwins.swapping.swap import plan_swap
-from mmtwins.swapping.trial import _check_gradients, try_model
+from mmtwins.swapping.planning import plan_swap
+from mmtwins.swapping.trying import _check_gradients, try_model
 from mmtwins.swapping.writing import write_config
 
 pytest.importorskip('mmseg')

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..markdown import markdown_table
 from .sweep import COUNTED, LIBRARIES
-from .trial import ITERATIONS, SIDES
+from .trying import ITERATIONS, SIDES
 
 NAMES = {'mmseg': 'MMSegmentation 1.2.2', 'mmdet': 'MMDetection 3.3.0'}
 
