@@ -29,6 +29,7 @@ ORDER = (
     'inference',
     'benchmark',
     'demo',
+    'page',
 )
 FRAMEWORKS = {'mmseg', 'mmdet', 'mmpretrain', 'timm'}
 # What `import mmtwins` must do without: everything that torch and MMEngine do not need themselves.

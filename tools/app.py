@@ -8,8 +8,9 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
 
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
-from mmtwins.inference.page import build_app, serve
 from mmtwins.inference.predictor import Predictor
+from mmtwins.page.layout import build_app
+from mmtwins.page.serving import serve
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,8 +26,12 @@ def parse_args() -> argparse.Namespace:
         '--max-megabytes', type=float, default=20, help='largest file that can be uploaded (default: %(default)s)'
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='leave out instances with a lower score (default: %(default)s)'
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='leave out instances with a lower score at first (default: %(default)s)',
     )
+    parser.add_argument('--examples', metavar='FOLDER', help='images to try the page with (default: generated scenes)')
     return parser.parse_args()
 
 
@@ -38,7 +43,7 @@ def main() -> None:
                 f'--port {args.port} --max-megabytes {args.max_megabytes:g}: both must be above 0, a port below 65536'
             )
         predictor = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
-        serve(build_app(predictor), args.host, args.port, args.max_megabytes)
+        serve(build_app(predictor, args.examples), args.host, args.port, args.max_megabytes)
 
 
 if __name__ == '__main__':
