@@ -50,7 +50,7 @@ def validations_of(checkpoint: dict) -> dict[str, float]:
     scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
     found = {}
     for name, history in scalars.items() if isinstance(scalars, dict) else ():
-        values = getattr(history, '_log_history', ())  # of MMEngine's HistoryBuffer
+        values: np.ndarray = getattr(history, '_log_history', np.zeros(0))  # of MMEngine's HistoryBuffer
         if str(name).startswith('val/') and len(values):
             found[str(name).removeprefix('val/')] = float(values[-1])
     return found

@@ -58,7 +58,7 @@ def draw_heat(inspection: Inspection, stage: int, kind: str, head: int = AVERAGE
     rows, columns = (np.clip(axis.astype(int), 0, size - 1) for axis, size in zip((y, x), inspection.image.shape))
     grey = cv2.cvtColor(inspection.image[rows][:, columns], cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2)
     share, has_key = _spread(found, weights, x * inspection.scale[0], y * inspection.scale[1])
-    picture = np.where(has_key[..., None], 0.35 * grey + 0.65 * _viridis(share / max(weights.max(), 1e-12)), 0.4 * grey)
+    picture = np.where(has_key[..., None], 0.35 * grey + 0.65 * _viridis(share / max(weights.max(), 1e-12)), 0.7 * grey)
     picture = np.ascontiguousarray(picture.astype(np.uint8))
     side = found.stride
     corners = np.array([found.token[::-1], (found.token[1] + 1, found.token[0] + 1)]) * side / inspection.scale
@@ -69,6 +69,7 @@ def draw_heat(inspection: Inspection, stage: int, kind: str, head: int = AVERAGE
     for colour, thickness in (((0, 0, 0), 6), ((255, 255, 255), 2)):
         cv2.drawMarker(picture, tuple(int(value) for value in point), colour, cv2.MARKER_CROSS, 24, thickness)
     which = f'average of {heads} heads' if head == AVERAGE else f'head {head} of {heads}'
+    which = which if heads > 1 else 'its only head'
     keys = 'its window of {0} x {1} tokens' if kind == 'LSA' else 'the whole image in {0} x {1} keys'
     caption = (
         f'Stage {stage}, {KINDS[kind]} attention, {which}: the token of the point attends to '

@@ -15,21 +15,28 @@ from .heat import AVERAGE, KINDS, draw_heat
 from .model import Model, write_files
 from .serving import private_folder, require_gradio
 from .sessions import Session, Sessions
-from .view import PALETTES, choose_colours, make_view, summarise
+from .view import PALETTES, choose_colours, make_view
 
 if TYPE_CHECKING:
     import gradio
 
 CACHE_SECONDS = 3600  # after which files are deleted that no closed tab has deleted
 SCRIPT = Path(__file__).with_name('page.js')
-VIEW = """<figure class="stage" hidden><div class="layers"><img alt="the image"><canvas class="paint" role="img"></canvas>
-<canvas class="notes" aria-hidden="true"></canvas></div></figure><ul class="legend" aria-label="Legend"></ul>"""
+VIEW = """
+<figure class="stage" hidden>
+  <div class="layers"><img alt="the image"><canvas class="paint" role="img"></canvas><canvas class="notes" aria-hidden="true">
+  </canvas></div>
+</figure>
+<p class="found" role="status"></p>
+<ul class="legend" aria-label="Legend"></ul>
+"""
+SPOKEN = '<p role="status" aria-live="polite">${value}</p>'
 START = 'Choose an image, or an example below it.'
 FILES = {
-    'overlay': 'Overlay (PNG)',
-    'labels': 'Label image (PNG)',
-    'json': 'JSON',
-    'images': 'Images and categories (JSON)',
+    'overlay': 'Download the overlay',
+    'labels': 'Download the label image',
+    'json': 'Download the JSON',
+    'images': 'Download its images JSON',
 }
 
 
@@ -54,13 +61,14 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
     sessions = Sessions(private_folder())
     samples = gather_examples(examples, predictor.info.classes, private_folder() / 'examples' / str(id(model)))
     alone: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='model', api_name=False, show_progress='hidden')
+    local: dict[str, Any] = dict(api_name=False)
     quick: dict[str, Any] = dict(concurrency_limit=4, api_name=False, show_progress='hidden')
     kinds = [kind for kind in KINDS if any(kind in stage for stage in model.stages)]
 
     with gr.Blocks(title=about.title, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
         gr.HTML(as_html(about), elem_id='about')
-        with gr.Row():
-            with gr.Column(min_width=320):
+        with gr.Row(elem_id='main'):
+            with gr.Column(min_width=300, elem_id='input'):
                 image = gr.Image(
                     type='filepath',
                     sources=['upload', 'webcam', 'clipboard'],
@@ -81,68 +89,53 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                     elem_id='examples',
                     samples_per_page=len(samples),
                 )
-            with gr.Column(min_width=320):
-                status = gr.HTML(
-                    START, html_template='<p role="status" aria-live="polite">${value}</p>', elem_id='status'
-                )
+            with gr.Column(min_width=300, elem_id='output'):
+                status = gr.HTML(START, html_template=SPOKEN, elem_id='status')
                 view = gr.HTML(html_template=VIEW, js_on_load=SCRIPT.read_text(encoding='utf-8'), elem_id='prediction')
-                with gr.Row():
-                    opacity = gr.Slider(
-                        0, 100, 60, step=1, label='Opacity in percent', elem_id='opacity', min_width=140
-                    )
-                    threshold = gr.Slider(
-                        model.lowest,
-                        1,
-                        model.threshold,
-                        step=0.01,
-                        label='Lowest score shown',
-                        elem_id='threshold',
-                        min_width=140,
-                        visible=model.is_detector,
-                    )
+            with gr.Column(min_width=300, elem_id='controls'):
+                opacity = gr.Slider(0, 100, 60, step=1, label='Opacity in percent', elem_id='opacity')
+                threshold = gr.Slider(
+                    model.lowest,
+                    1,
+                    model.threshold,
+                    step=0.01,
+                    label='Lowest score shown',
+                    elem_id='threshold',
+                    visible=model.is_detector,
+                )
                 palette = gr.Dropdown(
                     [(text, name) for name, text in PALETTES.items()], value='model', label='Colours', elem_id='palette'
                 )
                 with gr.Row(elem_id='downloads'):
                     left_out = 'labels' if model.is_detector else 'images'
                     buttons = {
-                        what: gr.Button(
-                            f'Download {text}', interactive=False, min_width=140, elem_id=f'download-{what}'
-                        )
+                        what: gr.Button(text, interactive=False, min_width=130, size='md', elem_id=f'download-{what}')
                         for what, text in FILES.items()
                         if what != left_out
                     }
                 file = gr.File(visible=False)
-        with gr.Group(visible=bool(model.stages), elem_id='attending'):
-            gr.HTML('<h2>What a point attends to</h2><p>Click a point in your image, or type where it is.</p>')
-            with gr.Row():
-                x = gr.Number(None, label='x in pixels', precision=0, minimum=0, elem_id='x', min_width=100)
-                y = gr.Number(None, label='y in pixels', precision=0, minimum=0, elem_id='y', min_width=100)
-                look = gr.Button('Look from this point', interactive=False, elem_id='look', min_width=140)
-            with gr.Row():
-                stage = gr.Radio(
-                    [str(i) for i in range(1, len(model.stages) + 1)], value='1', label='Stage', elem_id='stage'
-                )
+        with gr.Row(visible=bool(model.stages), elem_id='attending'):
+            with gr.Column(min_width=300, elem_id='asking'):
+                gr.HTML('<h2>What a point attends to</h2><p>Click a point in your image, or type where it is.</p>')
+                with gr.Row():
+                    x = gr.Number(None, label='x in pixels', precision=0, minimum=0, elem_id='x', min_width=100)
+                    y = gr.Number(None, label='y in pixels', precision=0, minimum=0, elem_id='y', min_width=100)
+                look = gr.Button('Look from this point', interactive=False, elem_id='look', size='md')
+                stages = [str(i) for i in range(1, len(model.stages) + 1)]
+                stage = gr.Radio(stages, value='1', label='Stage', elem_id='stage')
                 kind = gr.Radio(
                     [(KINDS[one], one) for one in kinds],
                     value=kinds[0] if kinds else None,
                     label='Attention',
                     elem_id='kind',
-                    min_width=140,
                 )
-                head = gr.Dropdown(
-                    _heads(model, '1', kinds[0]) if kinds else [],
-                    value=AVERAGE,
-                    label='Head',
-                    elem_id='head',
-                    min_width=140,
+                heads = _heads(model, '1', kinds[0]) if kinds else []
+                head = gr.Dropdown(heads, value=AVERAGE, label='Head', elem_id='head')
+            with gr.Column(min_width=300):
+                caption = gr.HTML('', html_template=SPOKEN, elem_id='attention-caption')
+                attention = gr.Image(
+                    interactive=False, format='png', show_label=False, buttons=[], elem_id='attention', visible=False
                 )
-            caption = gr.HTML(
-                '', html_template='<p role="status" aria-live="polite">${value}</p>', elem_id='attention-caption'
-            )
-            attention = gr.Image(
-                interactive=False, format='png', show_label=False, buttons=[], elem_id='attention', visible=False
-            )
 
         def told(outputs: Callable[[str], tuple]) -> Callable:
             """Turn what goes wrong into a sentence on the page, and ``outputs`` around it."""
@@ -168,7 +161,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
         results = [status, view, attention, caption, x, y, *buttons.values(), look]
 
         @told(lambda text: (text, dict(kind='none'), nothing, '', None, None, *closed))
-        def show(path: str | None, lowest: float, request: gr.Request) -> tuple:
+        def show(path: str | None, request: gr.Request) -> tuple:
             key = str(request.session_hash)
             if path is None:
                 sessions.close(key)
@@ -182,7 +175,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                     sessions.discard(upload)
                 raise
             sessions.open(key, Session(found.kept, upload))
-            text = f'Predicted in {found.seconds:.2f} s: {summarise(found.kept, lowest)}.'
+            text = f'Predicted in {found.seconds:.2f} s.'
             text += f' The image {found.note}.' if found.note else ''
             return escape(text), make_view(found.kept), nothing, '', None, None, *ready
 
@@ -196,7 +189,8 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
 
         @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.SelectData) -> tuple:
-            return look_from(*map(int, event.index), stage, kind, head, request)
+            x, y = event.index
+            return look_from(int(x), int(y), stage, kind, head, request)
 
         @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def ask(x: int | None, y: int | None, stage: str, kind: str, head: int, request: gr.Request) -> tuple:
@@ -231,21 +225,21 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
         def close(request: gr.Request) -> None:
             sessions.close(str(request.session_hash))
 
-        image.change(show, [image, threshold], results, **alone)
+        image.change(show, image, results, **alone)
         gallery.click(lambda index: str(samples[index]), gallery, image, **quick)
-        shown = dict(opacity=opacity, threshold=threshold, palette=palette)
+        shown: dict[str, Any] = dict(opacity=opacity, threshold=threshold, palette=palette)
         for name, control in shown.items():
             control.change(
                 None, control, js=f'(value) => window.mmtwins.set({json.dumps(name)}, value)', api_name=False
             )
         for what, button in buttons.items():
             made = button.click(download_as(what), [threshold, palette], [file, status], **quick)
-            made.then(None, file, js='(file) => window.mmtwins.save(file)', api_name=False)
+            made.then(None, file, js='(file) => window.mmtwins.save(file)', **local)
         chosen, drawn = [stage, kind, head], [attention, caption]
         image.select(click, chosen, [x, y, *drawn], **alone)
         gr.on([look.click, x.submit, y.submit], ask, [x, y, *chosen], [x, y, *drawn], **alone)
         for number in (x, y):
-            number.change(None, [x, y], js='(x, y) => window.mmtwins.mark(x, y)', api_name=False)
+            number.change(None, [x, y], js='(x, y) => window.mmtwins.mark(x, y)', **local)
         gr.on([stage.input, kind.input, head.input], choose, chosen, [head, *drawn], **quick)
         page.unload(close)
     return page

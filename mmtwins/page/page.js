@@ -1,7 +1,7 @@
 // What gr.HTML runs for the prediction: Gradio gives `element` (its root), `props` and `watch`.
 const figure = element.querySelector('.stage'), image = figure.querySelector('img');
 const paint = figure.querySelector('.paint'), notes = figure.querySelector('.notes');
-const legend = element.querySelector('.legend');
+const legend = element.querySelector('.legend'), found = element.querySelector('.found');
 const shown = { opacity: 60, threshold: 0, palette: 'model', lit: null, pinned: null };
 let view = null, labels = null, masks = null, point = [null, null];
 
@@ -17,6 +17,7 @@ async function load() {
     view = null;
     figure.hidden = true;
     legend.replaceChildren();
+    found.textContent = '';
     return;
   }
   if (value.kind === 'segmentation') {
@@ -58,7 +59,8 @@ function draw() {
   notes.style.visibility = shown.opacity > 0 ? 'visible' : 'hidden';
   const context = notes.getContext('2d');
   context.clearRect(0, 0, view.width, view.height);
-  const size = Math.max(14, Math.round(0.02 * Math.max(view.width, view.height)));
+  const zoom = (notes.clientWidth || view.width) / view.width; // text is legible on a phone, too
+  const size = Math.max(Math.round(0.02 * Math.max(view.width, view.height)), 12 / zoom);
   context.font = `${size}px system-ui, sans-serif`;
   context.lineJoin = 'round';
   view.kind === 'segmentation' ? drawLabels(context, size) : drawInstances(context, size);
@@ -141,6 +143,10 @@ function drawLegend() {
   if (known.map((one) => one.dataset.label).join() !== rows.map((one) => one.index).join()) {
     legend.replaceChildren(...rows.map(makeEntry));
   }
+  const sentence = view.kind === 'segmentation'
+    ? `${rows.length} of ${view.all_classes} classes`
+    : `${visible().length} of ${view.instances.length} instances are shown`;
+  if (found.textContent !== sentence) found.textContent = sentence;
   for (const button of legend.querySelectorAll('button')) {
     const one = entry(Number(button.dataset.label)), [swatch, name, share] = button.children;
     swatch.style.background = css(one);
@@ -174,19 +180,24 @@ function makeEntry(one) {
 
 // The point on the user's image, which Gradio fits into its frame.
 function mark() {
-  const picture = document.querySelector('#image .image-frame img, #image button img, #image img');
-  document.querySelector('#point')?.remove();
+  const picture = document.querySelector('#image .image-frame img');
   const [x, y] = point;
-  if (!picture || !view || x === null || y === null || x >= view.size[0] || y >= view.size[1]) return;
-  const frame = picture.parentElement, dot = document.createElement('span');
-  if (getComputedStyle(frame).position === 'static') frame.style.position = 'relative';
+  let dot = document.querySelector('#point');
+  if (!picture || !view || x === null || y === null || x >= view.size[0] || y >= view.size[1]) {
+    dot?.remove();
+    return;
+  }
+  const frame = picture.parentElement;
+  if (dot?.parentElement !== frame) {
+    dot?.remove();
+    dot = Object.assign(document.createElement('span'), { id: 'point' });
+    frame.append(dot);
+  }
   const [box, outer] = [picture.getBoundingClientRect(), frame.getBoundingClientRect()];
   const scale = Math.min(box.width / view.size[0], box.height / view.size[1]);
-  dot.id = 'point';
   dot.title = `the point ${x}, ${y}`;
   dot.style.left = `${box.left - outer.left + (box.width - scale * view.size[0]) / 2 + (x + 0.5) * scale}px`;
   dot.style.top = `${box.top - outer.top + (box.height - scale * view.size[1]) / 2 + (y + 0.5) * scale}px`;
-  frame.append(dot);
 }
 
 // An image that is pasted, or dropped beside the frame, goes where one that is dropped into the frame goes.
@@ -207,7 +218,30 @@ document.addEventListener('drop', (event) => {
     give(event.dataTransfer?.files);
   }
 });
-new ResizeObserver(mark).observe(document.body);
+new ResizeObserver(() => {
+  draw();
+  mark();
+}).observe(document.body);
+
+// Names for what Gradio leaves without one.
+function name() {
+  const set = (selector, text) => document.querySelectorAll(selector).forEach((one, i) => {
+    if (one.getAttribute('aria-label') !== text(one, i)) one.setAttribute('aria-label', text(one, i));
+  });
+  set('#examples button', (_, i) => `Example ${i + 1}`);
+  set('fieldset', (one) => one.querySelector('[data-testid=block-info]')?.innerText ?? one.id);
+  set('#attention button', () => 'Attention map');
+  set('#opacity button, #threshold button', (one) => `Reset: ${one.closest('#opacity') ? 'opacity' : 'lowest score'}`);
+  const text = document.querySelector('#attention-caption p')?.innerText ?? '';
+  for (const one of document.querySelectorAll('#attention img')) if (one.alt !== text) one.alt = text;
+  for (const one of document.querySelectorAll('svg:not([aria-hidden])')) one.setAttribute('aria-hidden', 'true');
+  mark();
+}
+let due = 0;
+new MutationObserver(() => {
+  cancelAnimationFrame(due);
+  due = requestAnimationFrame(name);
+}).observe(document.body, { childList: true, subtree: true });
 
 window.mmtwins = {
   set(name, value) {

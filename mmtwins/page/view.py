@@ -62,11 +62,13 @@ def make_view(kept: KeptResult) -> dict:
         kept: The prediction.
 
     Returns:
-        ``width`` and ``height`` of the drawing in pixels, ``size`` and ``scale`` (pixels of the drawing per pixel of the
-        image), ``image`` (data URL), ``classes`` (index, number, name, colours by palette; the share of the image of a
-        segmentation). A segmentation has ``labels`` (class indices, deflated, base64, one or two bytes) and ``marks``
-        (class index, x, y). A detection has ``instances`` (class index, score, box) and ``masks``: the bits of the part of
-        each mask inside ``crop``, deflated, base64.
+        ``kind``, ``width`` and ``height`` of the drawing in pixels, ``size`` of the image in pixels, ``image`` (data URL),
+        ``classes`` (those present: index, number, name, colours by palette, and of a segmentation the share of the image in
+        percent) and ``all_classes`` (how many the model has).
+
+        A segmentation has ``labels``, a class index per pixel of the drawing in ``bytes`` bytes, deflated, in base64; and
+        ``marks``, places for the numbers: class index, x, y. A detection has ``instances`` (class index, score, box, and
+        ``crop``: left, top, width and height of the mask) and ``masks``: the bits of each inside its crop, deflated, in base64.
     """
     height, width = kept.image.shape[:2]
     scale = min(SIDE / max(height, width), enlargement(kept.image))
@@ -79,9 +81,9 @@ def make_view(kept: KeptResult) -> dict:
         width=size[0],
         height=size[1],
         size=[width, height],
-        scale=scale,
         image='data:image/jpeg;base64,' + base64.b64encode(jpeg.tobytes()).decode(),
         classes=_list_classes(kept),
+        all_classes=len(kept.info.classes),
     )
     if kept.is_segmentation:
         labels = cv2.resize(kept.labels, size, interpolation=cv2.INTER_NEAREST)
@@ -97,15 +99,6 @@ def make_view(kept: KeptResult) -> dict:
     else:
         view.update(_instances(kept, size, scale))
     return view
-
-
-def summarise(kept: KeptResult, threshold: float) -> str:
-    """What a prediction found, in a sentence without its full stop."""
-    if kept.is_segmentation:
-        present = _present(kept)
-        return f'{len(present)} of {len(kept.info.classes)} classes'
-    shown = int((kept.scores >= threshold).sum())
-    return f'{shown} {"instance" if shown == 1 else "instances"} with a score of at least {threshold:g}'
 
 
 def _list_classes(kept: KeptResult) -> list[dict]:
@@ -141,7 +134,7 @@ def _instances(kept: KeptResult, size: tuple[int, int], scale: float) -> dict:
             small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
             left, top, width, height = cv2.boundingRect(small)
             one['crop'] = [left, top, width, height]
-            bits += np.packbits(small[top : top + height, left : left + width]).tobytes()
+            bits += np.packbits(small[top : top + height, left : left + width] > 0).tobytes()
             if not any(box):  # a model of masks only
                 one['box'] = [left, top, left + width, top + height]
         instances.append(one)
