@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from ..inference.predictor import Predictor
 from .about import as_html, describe
 from .examples import gather_examples
@@ -32,6 +34,8 @@ VIEW = """
 """
 SPOKEN = '<p role="status" aria-live="polite">${value}</p>'
 START = 'Choose an image, or an example below it.'
+WAIT = 'Predicting …'
+LOOK = 'Looking …'
 FILES = {
     'overlay': 'Download the overlay',
     'labels': 'Download the label image',
@@ -185,7 +189,9 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                 return nothing, ''
             heat = draw_heat(session.inspection, int(stage), kind, int(head))
             bar = f'<span class="bar">0 % <i aria-hidden="true"></i> {heat.largest:.3g} %</span>'
-            return gr.update(value=heat.picture, visible=True), f'{escape(heat.caption)} {bar}'
+            path = sessions.new_folder(session, 'heat') / 'attention.png'
+            Image.fromarray(heat.picture).save(path)
+            return gr.update(value=str(path), visible=True), f'{escape(heat.caption)} {bar}'
 
         @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.SelectData) -> tuple:
@@ -215,7 +221,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                 session = sessions.get(str(request.session_hash))
                 made = session.downloads.get((lowest, colours))
                 if made is None:
-                    folder = sessions.new_folder(session)
+                    folder = sessions.new_folder(session, 'download')
                     made = write_files(session.kept, lowest, choose_colours(colours, session.kept), folder)
                     session.downloads = {(lowest, colours): made}
                 return made[what], gr.skip()
@@ -225,6 +231,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
         def close(request: gr.Request) -> None:
             sessions.close(str(request.session_hash))
 
+        image.change(None, image, status, js=f'(file) => file ? {json.dumps(WAIT)} : {json.dumps(START)}', **local)
         image.change(show, image, results, **alone)
         gallery.click(lambda index: str(samples[index]), gallery, image, **quick)
         shown: dict[str, Any] = dict(opacity=opacity, threshold=threshold, palette=palette)
@@ -237,6 +244,8 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             made.then(None, file, js='(file) => window.mmtwins.save(file)', **local)
         chosen, drawn = [stage, kind, head], [attention, caption]
         image.select(click, chosen, [x, y, *drawn], **alone)
+        looking = f'() => {json.dumps(LOOK)}'
+        gr.on([image.select, look.click, x.submit, y.submit], None, None, caption, js=looking, **local)
         gr.on([look.click, x.submit, y.submit], ask, [x, y, *chosen], [x, y, *drawn], **alone)
         for number in (x, y):
             number.change(None, [x, y], js='(x, y) => window.mmtwins.mark(x, y)', **local)

@@ -203,7 +203,7 @@ function mark() {
 // An image that is pasted, or dropped beside the frame, goes where one that is dropped into the frame goes.
 function give(files) {
   const file = [...(files ?? [])].find((one) => one.type.startsWith('image/'));
-  const frame = document.querySelector('#image .upload-container, #image button, #image');
+  const frame = document.querySelector('#image .upload-container');
   if (!file || !frame) return false;
   const data = new DataTransfer();
   data.items.add(file);
@@ -213,7 +213,7 @@ function give(files) {
 document.addEventListener('paste', (event) => give(event.clipboardData?.files) && event.preventDefault());
 document.addEventListener('dragover', (event) => event.preventDefault());
 document.addEventListener('drop', (event) => {
-  if (event.isTrusted && !event.target.closest('#image')) {
+  if (!event.target.closest('#image')) {
     event.preventDefault();
     give(event.dataTransfer?.files);
   }

@@ -21,14 +21,14 @@ class Session:
         upload: File of the image, deleted with the session; None for an example.
         inspection: Attention of the last point.
         downloads: Files made for the user, by what they were made of.
-        folder: Of these files.
+        folders: Of files made for the user, by purpose.
     """
 
     kept: KeptResult
     upload: Path | None = None
     inspection: Inspection | None = None
     downloads: dict[tuple, dict[str, str]] = field(default_factory=dict)
-    folder: Path | None = None
+    folders: dict[str, Path] = field(default_factory=dict)
 
 
 class Sessions:
@@ -67,12 +67,12 @@ class Sessions:
         with self._lock:
             self._drop(key)
 
-    def new_folder(self, session: Session) -> Path:
-        """A folder for downloads of a session, in the place of the one it had."""
-        if session.folder:
-            shutil.rmtree(session.folder, ignore_errors=True)
-        session.folder = Path(tempfile.mkdtemp(dir=self._folder, prefix='download-'))
-        return session.folder
+    def new_folder(self, session: Session, purpose: str) -> Path:
+        """A folder for files made for the user, in the place of the one made for the same purpose."""
+        if purpose in session.folders:
+            shutil.rmtree(session.folders[purpose], ignore_errors=True)
+        session.folders[purpose] = Path(tempfile.mkdtemp(dir=self._folder, prefix=f'{purpose}-'))
+        return session.folders[purpose]
 
     def discard(self, upload: str | Path) -> None:
         """Delete an uploaded file that no session has open."""
@@ -86,8 +86,8 @@ class Sessions:
             return
         if session.upload:
             self.discard(session.upload)  # two users may have uploaded the same file
-        if session.folder:
-            shutil.rmtree(session.folder, ignore_errors=True)
+        for folder in session.folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pixels(session: Session) -> int:

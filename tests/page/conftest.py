@@ -30,11 +30,13 @@ def segmentor(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def detector(toy_checkpoints, toy_data):
-    """The toy detector, with random weights."""
+    """The toy detector, with random weights and scores from low to high."""
     _require_libraries()
     from mmtwins.inference.predictor import Predictor
 
-    return Predictor(DETECTOR, toy_checkpoints['mmdet'], 'cpu', 0.3, {'data_root': str(toy_data / 'coco')})
+    predictor = Predictor(DETECTOR, toy_checkpoints['mmdet'], 'cpu', 0.3, {'data_root': str(toy_data / 'coco')})
+    predictor.inferencer.model.roi_head.bbox_head.fc_cls.weight.data *= 0.3
+    return predictor
 
 
 @pytest.fixture(scope='session')

@@ -35,5 +35,5 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / 'text.txt').write_text('text')
     with pytest.raises(FileNotFoundError, match='holds no image'):
         gather_examples(tmp_path, ('a',), tmp_path / 'out')
-    with pytest.raises(FileNotFoundError, match='--examples .*none: there is no such folder'):
+    with pytest.raises(FileNotFoundError, match=r'--examples .*none: there is no such folder'):
         gather_examples(tmp_path / 'none', ('a',), tmp_path / 'out')

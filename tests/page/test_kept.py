@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize('threshold', [0.05, 0.1, 0.12, 0.99])
+@pytest.mark.parametrize('threshold', [0.05, 0.3, 1.0])
 def test_instances_come_back_as_predicted_with_a_threshold(detector, detected, photo, threshold, monkeypatch):
     monkeypatch.setattr(detector, 'score_thr', threshold)
     (expected,) = detector([str(photo)])
@@ -16,8 +16,8 @@ def test_instances_come_back_as_predicted_with_a_threshold(detector, detected, p
 
 
 def test_the_thresholds_of_the_test_above_leave_different_numbers(detected):
-    numbers = [int((detected.scores >= threshold).sum()) for threshold in (0.05, 0.1, 0.12, 0.99)]
-    assert numbers[0] > 2 and numbers[-1] == 0 and len(set(numbers)) >= 3
+    numbers = [int((detected.scores >= threshold).sum()) for threshold in (0.05, 0.3, 1.0)]
+    assert numbers[0] > numbers[1] > numbers[2] == 0
 
 
 def test_label_maps_come_back(segmentor, segmented, photo):

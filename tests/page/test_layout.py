@@ -1,192 +1,332 @@
-"""The local page: what its functions draw, and the page itself in a headless browser."""
+"""The page in a headless browser, used as a person uses it. The steps share one browser, which is slow to start."""
 
 import importlib.util
 import json
-import os
-import shutil
 import socket
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from browser import Browser, start_browser
+from PIL import Image
+from toys import SEGMENTOR
 
-from mmtwins.inference import page as app
+from mmtwins.page import layout
+from mmtwins.page.layout import build_app
+from mmtwins.page.model import Model, write_files
+from mmtwins.page.serving import private_folder, serve
+from mmtwins.page.view import OKABE_ITO, choose_colours
 
-pytest.importorskip('mmseg')
-pytest.importorskip('mmcv._ext')
 cv2 = pytest.importorskip('cv2')
 
-BROWSER, DRIVER = shutil.which('chromium') or shutil.which('google-chrome'), shutil.which('chromedriver')
-
 
 @pytest.fixture(scope='module')
-def predictor(segmentor):
-    return segmentor
-
-
-@pytest.fixture(scope='module')
-def photo(toy_data, tmp_path_factory) -> Path:
-    """96 x 128 pixels, stored lying on its side."""
-    from PIL import Image
-
-    exif = Image.Exif()
-    exif[0x112] = 6
-    path = tmp_path_factory.mktemp('photo') / 'a photo.jpg'
-    with Image.open(next((toy_data / 'coco/val2017').iterdir())) as image:
-        image.crop((0, 0, 128, 96)).save(path, exif=exif)
-    return path
-
-
-def test_an_upload_is_predicted_on_as_by_infer(predictor, photo):
-    (expected,) = predictor([str(photo)])
-    np.testing.assert_array_equal(app.predict_file(predictor, str(photo)), expected.overlay())
-
-
-def test_a_click_draws_the_attention_of_its_point(predictor, photo, monkeypatch):
-    seen, draw = [], app.draw_attention
-    monkeypatch.setattr(app, 'draw_attention', lambda found, path: seen.append(found) or draw(found, path))
-    picture = app.attend_file(predictor, str(photo), [20, 110])
-    assert picture.ndim == 3 and picture.dtype == np.uint8 and picture.std() > 10
-    (inspection,) = seen
-    assert inspection.image.shape == (128, 96, 3)
-    assert {found.point for found in inspection.maps} == {(20.5, 110.5)}
-    with pytest.raises(ValueError, match='outside'):
-        app.attend_file(predictor, str(photo), [110, 20])
-
-
-def test_uploads_that_are_no_image_or_too_large_or_small_say_so(predictor, tmp_path):
-    (tmp_path / 'text.png').write_text('hello')
-    cv2.imwrite(str(tmp_path / 'tiny.png'), np.zeros((8, 8, 3), np.uint8))
-    huge = tmp_path / 'huge.png'  # many pixels in a few bytes
-    cv2.imwrite(str(huge), np.zeros((6000, 6000), np.uint8))
-    assert huge.stat().st_size < 1e6
-    for name, message in (('text.png', 'no image'), ('tiny.png', 'too small'), ('huge.png', 'too many')):
-        with pytest.raises(ValueError, match=message):
-            app.predict_file(predictor, str(tmp_path / name))
-
-
-def test_without_gradio_one_line_says_what_to_install(predictor, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ImportError, match=r"pip install --no-build-isolation '\.\[app\]'"):
-        app.build_app(predictor)
-
-
-# In a browser ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def url(predictor) -> Iterator[str]:
+def served():
+    """A function that serves a predictor and gives the address."""
     if importlib.util.find_spec('gradio') is None:
         pytest.skip('needs gradio')
-    page = app.build_app(predictor)
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    yield app.serve(page, port=port, max_megabytes=0.2, block=False)
-    page.close()
+    pages = []
+
+    def start(predictor) -> str:
+        pages.append(build_app(predictor))
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = probe.getsockname()[1]
+        return serve(pages[-1], port=port, max_megabytes=0.2, block=False)
+
+    yield start
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    with start_browser(tmp_path_factory.mktemp('browser')) as started:
+        yield started
+
+
+@pytest.fixture(scope='module')
+def url(served, segmentor) -> str:
+    return served(segmentor)
 
 
 @pytest.fixture
-def browser(url, tmp_path) -> Iterator[SimpleNamespace]:
-    """A headless Chromium on the page: ``driver``, ``find(css)``, and ``wait(function)`` for what it returns."""
-    pytest.importorskip('selenium')
-    if not BROWSER or not DRIVER:
-        pytest.skip('needs chromium and chromedriver')
-    from selenium import webdriver
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
+def calls(monkeypatch) -> list[str]:
+    """The forward passes: of the model, and of the backbone for attention."""
+    made: list[str] = []
+    for name in ('predict', 'inspect'):
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (
-        'headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking',
-        'disable-component-update', 'disable-sync', f'user-data-dir={tmp_path / "profile"}', 'window-size=1200,1400',
-    ):  # fmt: skip
-        options.add_argument(f'--{flag}')
-    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        def count(self, *args, name=name, function=getattr(Model, name)):
+            made.append(name)
+            return function(self, *args)
 
-    def find(selector: str) -> list:
-        return driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def wait(function: Callable[[], object]) -> object:
-        return WebDriverWait(driver, 60).until(lambda _: function())
-
-    try:
-        driver.get(url)
-        wait(lambda: find('#image input[type=file]'))
-        yield SimpleNamespace(driver=driver, find=find, wait=wait)
-    finally:
-        driver.quit()
+        monkeypatch.setattr(Model, name, count)
+    return made
 
 
-def width_of(browser: SimpleNamespace, selector: str) -> int:
-    """Width of the picture that is shown there, in its own pixels; 0 where there is none yet."""
-    return max((image.get_property('naturalWidth') for image in browser.find(f'{selector} img')), default=0)
+def uploads() -> list[Path]:
+    """The files that the page holds of its users."""
+    return [
+        path
+        for path in private_folder().rglob('*')
+        if path.is_file() and 'examples' not in path.relative_to(private_folder()).parts
+    ]
 
 
-def test_the_page_predicts_on_an_image_and_draws_the_attention_of_a_click(browser, predictor, photo, monkeypatch):
-    from selenium.webdriver.common.action_chains import ActionChains
+def test_a_segmentation_from_upload_to_download(browser, url, segmented, photo, tmp_path, calls, capfd):
+    browser.open(url)
+    browser.driver.get_log('performance')
+    assert 'UPerNet with Twins-SVT' in browser.text('#about h1') and 'mIoU 34.6' in browser.text('#about')
+    assert not browser.find('#downloads button')[0].is_enabled()
 
-    clicked = []
-    attend = app.attend_file
-    monkeypatch.setattr(app, 'attend_file', lambda p, path, point: clicked.append(point) or attend(p, path, point))
-    browser.find('#image input[type=file]')[0].send_keys(str(photo))
-    expected = app.predict_file(predictor, str(photo))
-    assert browser.wait(lambda: width_of(browser, '#prediction')) == expected.shape[1]
-    assert width_of(browser, '#image') == 96
-    assert not width_of(browser, '#attention')
-    image = browser.find('#image img')[0]
-    ActionChains(browser.driver).move_to_element_with_offset(image, image.size['width'] / 4, 0).click().perform()
-    assert browser.wait(lambda: width_of(browser, '#attention')) > 500
-    assert len(clicked) == 1
-    np.testing.assert_allclose(clicked[0], (72, 64), atol=2)  # pixels of the turned image
-    if folder := os.environ.get('SCREENSHOTS'):
-        browser.driver.save_screenshot(str(Path(folder) / 'app.png'))
-    requests = [json.loads(entry['message'])['message'] for entry in browser.driver.get_log('performance')]
-    urls = [r['params']['request']['url'] for r in requests if r['method'] == 'Network.requestWillBeSent']
-    assert any(url.startswith('http://127.0.0.1') for url in urls)
-    assert not [url for url in urls if not url.startswith(('http://127.0.0.1', 'data:', 'blob:', 'chrome:'))]
+    browser.upload(photo)
+    browser.wait_for('#status', 'Predicted in ')
+    browser.wait(browser.legend)
+    present = np.unique(segmented.labels)
+    assert browser.text('#prediction .found') == f'{len(present)} of 9 classes'
+    model_colours = {tuple(segmented.info.palette[label]) for label in present}
+    painted = {pixel[:3] for pixel in browser.pixels() if pixel[3] == 255} - {(0x20, 0x20, 0x20)}
+    assert painted <= model_colours and len(painted) >= len(model_colours) - 2
+    first = browser.legend()[0]
+    assert first.startswith(f'{np.bincount(segmented.labels.ravel()).argmax() + 1} ') and first.endswith(' %')
 
+    opacity = 'return document.querySelector("#prediction .paint").style.opacity'
+    browser.slide('#opacity', 90)
+    browser.wait(lambda: 0.8 < float(browser.run(opacity)) <= 1)
 
-def test_the_page_says_why_an_image_gives_nothing(browser, tmp_path, capfd):
-    for name, content, message in (
-        ('small.png', cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes(), 'too small'),
-        ('text.jpg', b'hello', 'no image'),
-        ('large.png', np.random.RandomState(0).bytes(300_000), 'size'),
-    ):
-        (tmp_path / name).write_bytes(content)
-        browser.find('#image input[type=file]')[0].send_keys(str(tmp_path / name))
-        browser.wait(lambda message=message: message in browser.find('body')[0].text)
-        assert not width_of(browser, '#prediction')
-        assert tempfile.gettempdir() not in browser.find('body')[0].text
-        browser.driver.refresh()
-        browser.wait(lambda: browser.find('#image input[type=file]'))
+    button = browser.find('#prediction .legend button')[0]
+    chosen = int(button.get_attribute('data-label'))
+    browser.mouse(button)
+    browser.wait(lambda: {pixel[3] for pixel in browser.pixels()} == {255, 20})
+    lit = {pixel[:3] for pixel in browser.pixels() if pixel[3] == 255} - {(0x20, 0x20, 0x20)}
+    assert lit == {tuple(segmented.info.palette[chosen])}
+    browser.mouse(browser.find('#about h1')[0])
+    browser.wait(lambda: {pixel[3] for pixel in browser.pixels()} == {255})
+
+    browser.find('#palette input')[0].click()
+    (option,) = (one for one in browser.find('[role=option]') if 'Okabe' in one.text)
+    option.click()
+    browser.wait(lambda: {pixel[:3] for pixel in browser.pixels()} <= {*OKABE_ITO, (0x20, 0x20, 0x20)} | lit)
+    assert calls == ['predict']
+
+    expected = write_files(segmented, 0.3, choose_colours('okabe-ito', segmented), tmp_path / 'expected')
+    for what in ('overlay', 'labels', 'json'):
+        path = browser.download(f'#download-{what}')
+        assert path.name == Path(expected[what]).name
+        assert path.read_bytes() == Path(expected[what]).read_bytes()
+
+    picture = browser.find('#image .image-frame img')[0]
+    box = picture.rect
+    scale = min(box['width'] / 96, box['height'] / 128)
+    browser.mouse(picture, 20 * scale, -30 * scale, click=True)
+    browser.wait(lambda: browser.find('#attention img') and browser.find('#point'))
+    place = [int(browser.find(f'#{name} input')[0].get_property('value')) for name in 'xy']
+    np.testing.assert_allclose(place, (48 + 20, 64 - 30), atol=1)  # of the turned image
+    dot = browser.find('#point')[0].rect
+    middle = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+    assert dot['x'] + dot['width'] / 2 == pytest.approx(middle[0] + 20 * scale, abs=3)
+    assert dot['y'] + dot['height'] / 2 == pytest.approx(middle[1] - 30 * scale, abs=3)
+    assert browser.wait_for('#attention-caption', 'Stage 1, local attention')
+    browser.find('#stage input')[2].click()
+    browser.wait_for('#attention-caption', 'Stage 3, local attention, average of 4 heads')
+    browser.find('#kind input')[1].click()
+    browser.wait_for('#attention-caption', 'Stage 3, global attention')
+    browser.find('#head input')[0].click()
+    browser.wait(lambda: len(browser.find('[role=option]')) == 5)
+    browser.find('[role=option]')[3].click()
+    browser.wait_for('#attention-caption', 'head 3 of 4')
+    browser.wait(lambda: 'head 3 of 4' in (browser.find('#attention img')[0].get_attribute('alt') or ''))
+    assert calls == ['predict', 'inspect']
+
+    held = uploads()
+    assert {path.name for path in held} >= {'a photo.jpg', 'attention.png'}
+    browser.clear()
+    browser.wait(lambda: not uploads())
+    assert not browser.find('#prediction .stage')[0].is_displayed() and not browser.find('#point')
+
+    addresses = browser.requested()
+    assert any('/queue/join' in address for address in addresses)
+    assert not [one for one in addresses if not one.startswith(('http://127.0.0.1', 'data:', 'blob:', 'chrome:'))]
     assert 'Traceback' not in ''.join(capfd.readouterr())
+
+
+def test_a_detection_has_a_threshold_that_needs_no_forward_pass(browser, served, detector, detected, photo, calls):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(served(detector))
+    browser.upload(photo)
+    browser.wait(browser.legend)
+    shown = int((detected.scores >= 0.3).sum())
+    assert 0 < shown < len(detected.scores)
+    assert browser.text('#prediction .found') == f'{shown} of {len(detected.scores)} instances are shown'
+    assert sum(int(entry.rpartition('× ')[2]) for entry in browser.legend()) == shown
+    browser.slide('#threshold', 0.05)
+    browser.wait_for('#prediction .found', f'{len(detected.scores)} of ')
+    slider = browser.find('#threshold input[type=range]')[0]
+    slider.send_keys(Keys.END)
+    browser.wait_for('#prediction .found', '0 of ')
+    assert browser.legend() == []
+    assert not any(pixel[3] for pixel in browser.pixels())
+    slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 10)  # 0.15
+    number = int((detected.scores >= 0.15).sum())
+    browser.wait_for('#prediction .found', f'{number} of ')
+    found = json.loads(browser.download('#download-json').read_text())
+    assert len(found) == number and min(one['score'] for one in found) >= 0.15
+    assert calls == ['predict']
+
+
+def test_the_keyboard_is_enough(browser, url, calls):
+    from selenium.webdriver.common.keys import Keys
+
+    def go_to(selector: str) -> None:
+        for _ in range(60):
+            if browser.run('return document.activeElement.matches(arguments[0])', selector):
+                return
+            browser.keys(Keys.TAB)
+        raise AssertionError(f'{selector} cannot be reached with the tabulator')
+
+    browser.open(url)
+    go_to('#examples button')
+    browser.keys(Keys.ENTER)
+    browser.wait(browser.legend)
+    go_to('#prediction .legend button')
+    browser.wait(lambda: {pixel[3] for pixel in browser.pixels()} == {255, 20})  # the focus highlights
+    browser.keys(Keys.ENTER)
+    go_to('#opacity input[type=range]')
+    assert browser.find('#prediction .legend button')[0].get_attribute('aria-pressed') == 'true'
+    assert {pixel[3] for pixel in browser.pixels()} == {255, 20}  # stays, as it is pressed
+    browser.keys(Keys.HOME)
+    browser.wait(lambda: browser.run('return document.querySelector("#prediction .paint").style.opacity') == '0')
+    go_to('#x input')
+    browser.keys('30', Keys.TAB, '200', Keys.ENTER)
+    browser.wait_for('#attention-caption', 'Point 30 200 is outside the image of 128 x 128 pixels')
+    browser.keys(Keys.BACKSPACE, Keys.ENTER)
+    browser.wait_for('#attention-caption', 'Stage 1, ')
+    assert browser.find('#point')
+    go_to('#stage input')
+    browser.keys(Keys.ARROW_RIGHT)
+    browser.wait_for('#attention-caption', 'Stage 2, ')
+    assert calls == ['predict', 'inspect', 'inspect']
+
+
+def test_paste_drop_and_camera_give_an_image_and_bad_files_a_sentence(browser, url, bad_images, tmp_path, capfd):
+    def png(value: int) -> bytes:
+        return cv2.imencode('.png', np.full((64, 96, 3), value, np.uint8))[1].tobytes()
+
+    browser.open(url)
+    for value, how in ((60, 'paste'), (160, 'drop')):
+        browser.give(png(value), how)
+        browser.wait(lambda value=value: [p for p in uploads() if np.asarray(Image.open(p)).mean() == value])
+        browser.wait_for('#status', 'Predicted in ')
+    browser.wait(lambda: len(uploads()) == 1)
+    browser.clear()
+
+    large = tmp_path / 'large.png'
+    large.write_bytes(np.random.RandomState(0).bytes(300_000))
+    for path, message in (*bad_images.values(), (large, 'exceed the maximum allowed size')):
+        browser.upload(path)
+        browser.wait_for('body', message)
+        assert not browser.find('#prediction .stage')[0].is_displayed()
+        assert 'mmtwins-page' not in browser.text('body') and str(path.parent) not in browser.text('body')
+        if path is not large:
+            browser.clear()
+    browser.wait(lambda: not uploads())
+    assert 'Traceback' not in ''.join(capfd.readouterr())
+
+    browser.open(url)
+    browser.find('#image [aria-label="Capture from camera"]')[0].click()
+    browser.wait(lambda: [one.click() for one in browser.find('#image button') if 'Webcam' in one.text])
+    browser.wait(lambda: browser.find('#image [aria-label="capture photo"]'))[0].click()
+    browser.wait_for('#status', 'Predicted in ')
+    browser.driver.get('about:blank')
+    browser.wait(lambda: not uploads())  # the tab was left
+
+
+def test_everybody_can_read_it(browser, url, photo):
+    own = '#about h1, #about dt, #about dd, #status p, .problem, #prediction .found, .legend .name, .legend .share, #asking h2'
+    backgrounds = set()
+    for dark in (False, True):
+        browser.dark(dark)
+        browser.open(url)
+        browser.upload(photo)
+        browser.wait(browser.legend)
+        browser.wait(lambda: browser.find('#look')[0].is_enabled())
+        browser.find('#look')[0].click()
+        browser.wait_for('#attention-caption', 'X or y is missing')
+        backgrounds.add(browser.run('return getComputedStyle(document.body).backgroundColor'))
+        contrasts = browser.contrast(own)
+        assert len(contrasts) > 10
+        assert not [one for one in contrasts if one[1] < 4.5]
+    assert len(backgrounds) == 2
+    browser.dark(False)
+    for name, place in (('x', '20'), ('y', '20')):
+        browser.find(f'#{name} input')[0].send_keys(place)
+    browser.find('#look')[0].click()
+    browser.wait(lambda: browser.find('#attention img'))
+    browser.wait(lambda: not browser.nameless())
+    browser.phone()
+    browser.wait(lambda: browser.run('return innerWidth') == 390)
+    assert browser.run('return document.documentElement.scrollWidth') <= 390
+    order = [browser.find(name)[0].rect['y'] for name in ('#image', '#prediction', '#opacity', '#attention')]
+    assert order == sorted(order)
+    browser.driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+
+def test_users_see_their_own_image_alone_and_no_file_of_the_server(browser, url, photo, segmentor):
+    browser.open(url)
+    browser.upload(photo)
+    browser.wait(browser.legend)
+    (held,) = uploads()
+    first = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window('tab')
+    browser.open(url)
+    assert not browser.legend() and not browser.find('#downloads button')[0].is_enabled()
+    browser.find('#examples button')[0].click()
+    browser.wait(browser.legend)
+    browser.driver.close()
+    browser.driver.switch_to.window(first)
+    assert browser.download('#download-labels').name == 'a photo_labels.png'
+
+    def status(path: str, data: bytes | None = None) -> int:
+        request = urllib.request.Request(url.rstrip('/') + path, data, {'content-type': 'application/json'})
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status(f'/gradio_api/file={held}'.replace(' ', '%20')) == 200
+    link = held.with_name('link.png')
+    link.symlink_to(SEGMENTOR)
+    refused = (
+        SEGMENTOR,
+        segmentor.checkpoint,
+        '/etc/passwd',
+        f'{held.parent}/../../../etc/passwd',
+        link,
+        layout.SCRIPT,
+    )
+    assert [status(f'/gradio_api/file={path}') for path in refused] == [403] * len(refused)
+    link.unlink()
+    body = {
+        'data': [{'path': str(SEGMENTOR), 'meta': {'_type': 'gradio.FileData'}}],
+        'fn_index': 0,
+        'session_hash': 'x',
+    }
+    assert status('/gradio_api/queue/join', json.dumps(body).encode()) == 403
+    assert status('/gradio_api/run/predict', json.dumps(body).encode()) == 403
 
 
 def test_the_page_is_for_this_machine_only(url):
     import gradio
 
     assert url.startswith('http://127.0.0.1:')
-    assert os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False'
     (page,) = (found for found in gradio.Blocks.get_instances() if found.local_url == url)
     assert not page.share and not page.analytics_enabled
     port = int(url.rstrip('/').rpartition(':')[2])
     with socket.socket() as other:  # another address of this machine
         other.settimeout(2)
         assert other.connect_ex(('127.0.0.2', port)) != 0
-
-
-def test_a_port_in_use_is_named(predictor):
-    pytest.importorskip('gradio')
-    with socket.socket() as other:
-        other.bind(('127.0.0.1', 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(OSError, match=f'port {port} cannot be used'):
-            app.serve(app.build_app(predictor), port=port, block=False)

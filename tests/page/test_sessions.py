@@ -36,8 +36,8 @@ def test_uploads_and_downloads_are_deleted_with_the_session_but_no_file_of_anoth
     for key, path in (('a', upload), ('b', outside), ('c', link), ('d', folder / '..' / 'outside.png')):
         opened = session(path)
         sessions.open(key, opened)
-        made = sessions.new_folder(opened)
-        assert made.parent == folder
+        first, made = (sessions.new_folder(opened, 'download') for _ in range(2))
+        assert made.parent == folder and not first.exists()
         (made / 'x.png').touch()
         sessions.close(key)
         assert not made.exists()
