@@ -243,9 +243,9 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             made = button.click(download_as(what), [threshold, palette], [file, status], **quick)
             made.then(None, file, js='(file) => window.mmtwins.save(file)', **local)
         chosen, drawn = [stage, kind, head], [attention, caption]
-        image.select(click, chosen, [x, y, *drawn], **alone)
         looking = f'() => {json.dumps(LOOK)}'
         gr.on([image.select, look.click, x.submit, y.submit], None, None, caption, js=looking, **local)
+        image.select(click, chosen, [x, y, *drawn], **alone)
         gr.on([look.click, x.submit, y.submit], ask, [x, y, *chosen], [x, y, *drawn], **alone)
         for number in (x, y):
             number.change(None, [x, y], js='(x, y) => window.mmtwins.mark(x, y)', **local)

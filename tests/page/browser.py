@@ -58,7 +58,7 @@ class Browser:
         """What a function returns, once it is true."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 120, 0.1).until(lambda _: function())
+        return WebDriverWait(self.driver, 60, 0.1).until(lambda _: function())
 
     def text(self, selector: str) -> str:
         return self.find(selector)[0].get_property('innerText').strip()

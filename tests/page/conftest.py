@@ -34,7 +34,7 @@ def detector(toy_checkpoints, toy_data):
     _require_libraries()
     from mmtwins.inference.predictor import Predictor
 
-    predictor = Predictor(DETECTOR, toy_checkpoints['mmdet'], 'cpu', 0.3, {'data_root': str(toy_data / 'coco')})
+    predictor = Predictor(DETECTOR, toy_checkpoints['mmdet'], 'cpu', 0.6, {'data_root': str(toy_data / 'coco')})
     predictor.inferencer.model.roi_head.bbox_head.fc_cls.weight.data *= 0.3
     return predictor
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize('threshold', [0.05, 0.3, 1.0])
+@pytest.mark.parametrize('threshold', [0.05, 0.6, 1.0])
 def test_instances_come_back_as_predicted_with_a_threshold(detector, detected, photo, threshold, monkeypatch):
     monkeypatch.setattr(detector, 'score_thr', threshold)
     (expected,) = detector([str(photo)])
@@ -16,7 +16,7 @@ def test_instances_come_back_as_predicted_with_a_threshold(detector, detected, p
 
 
 def test_the_thresholds_of_the_test_above_leave_different_numbers(detected):
-    numbers = [int((detected.scores >= threshold).sum()) for threshold in (0.05, 0.3, 1.0)]
+    numbers = [int((detected.scores >= threshold).sum()) for threshold in (0.05, 0.6, 1.0)]
     assert numbers[0] > numbers[1] > numbers[2] == 0
 
 

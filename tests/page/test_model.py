@@ -24,8 +24,8 @@ def test_an_image_is_predicted_on_as_by_infer(segmentor, photo):
 
 def test_instances_below_the_threshold_are_kept_and_the_predictor_is_left_as_it_was(detector, detected):
     model = Model(detector)
-    assert (model.threshold, model.lowest, detector.score_thr) == (0.3, 0.05, 0.3)
-    assert 0.05 <= detected.scores.min() < 0.3
+    assert (model.threshold, model.lowest, detector.score_thr) == (0.6, 0.05, 0.6)
+    assert 0.05 <= detected.scores.min() < 0.6
 
 
 def test_files_that_give_nothing_say_why_without_their_path(segmentor, bad_images, tmp_path):
@@ -99,9 +99,9 @@ def test_downloads_of_a_segmentation_are_the_files_of_infer(segmentor, segmented
 
 
 def test_downloads_of_a_detection_have_the_threshold_and_the_palette(detector, detected, photo, tmp_path):
-    made = write_files(detected, 0.2, detected.info.palette, tmp_path / 'page')
+    made = write_files(detected, 0.6, detected.info.palette, tmp_path / 'page')
     detector_at = Model(detector)._predictor
-    detector_at.score_thr = 0.2
+    detector_at.score_thr = 0.6
     (result,) = detector_at([str(photo)])
     with ResultWriter(tmp_path / 'infer', [str(photo)], detector.info, True) as writer:
         writer.add(result)
@@ -111,7 +111,7 @@ def test_downloads_of_a_detection_have_the_threshold_and_the_palette(detector, d
     assert (
         json.loads(Path(write_files(detected, 1.0, detected.info.palette, tmp_path / 'none')['json']).read_text()) == []
     )
-    other = write_files(detected, 0.2, ((0, 0, 0),) * 6, tmp_path / 'black')
+    other = write_files(detected, 0.6, ((0, 0, 0),) * 6, tmp_path / 'black')
     assert Path(other['overlay']).read_bytes() != Path(made['overlay']).read_bytes()
 
 
