@@ -194,9 +194,8 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             return gr.update(value=str(path), visible=True), f'{escape(heat.caption)} {bar}'
 
         @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
-        def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.SelectData) -> tuple:
-            x, y = event.index
-            return look_from(int(x), int(y), stage, kind, head, request)
+        def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.EventData) -> tuple:
+            return look_from(int(event.x), int(event.y), stage, kind, head, request)
 
         @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def ask(x: int | None, y: int | None, stage: str, kind: str, head: int, request: gr.Request) -> tuple:
@@ -244,8 +243,9 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             made.then(None, file, js='(file) => window.mmtwins.save(file)', **local)
         chosen, drawn = [stage, kind, head], [attention, caption]
         looking = f'() => {json.dumps(LOOK)}'
-        gr.on([image.select, look.click, x.submit, y.submit], None, None, caption, js=looking, **local)
-        image.select(click, chosen, [x, y, *drawn], **alone)
+        gr.on([look.click, x.submit, y.submit], None, None, caption, js=looking, **local)
+        view.point(None, None, caption, js=looking, **local)
+        view.point(click, chosen, [x, y, *drawn], **alone)
         gr.on([look.click, x.submit, y.submit], ask, [x, y, *chosen], [x, y, *drawn], **alone)
         for number in (x, y):
             number.change(None, [x, y], js='(x, y) => window.mmtwins.mark(x, y)', **local)

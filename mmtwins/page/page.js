@@ -178,7 +178,21 @@ function makeEntry(one) {
   return item;
 }
 
-// The point on the user's image, which Gradio fits into its frame.
+// Where the image lies that fills its element, contained in it: left, top, and pixels of the screen per pixel.
+function fit(picture) {
+  const box = picture.getBoundingClientRect(), scale = Math.min(box.width / view.size[0], box.height / view.size[1]);
+  return [box.left + (box.width - scale * view.size[0]) / 2, box.top + (box.height - scale * view.size[1]) / 2, scale];
+}
+
+// A click in the image or in the prediction is a question. Gradio's own event takes small images for unscaled.
+document.addEventListener('click', (event) => {
+  const picture = event.target.closest('#image .image-frame, #prediction .layers')?.querySelector('img');
+  if (!picture || !view) return;
+  const [left, top, scale] = fit(picture);
+  const x = Math.floor((event.clientX - left) / scale), y = Math.floor((event.clientY - top) / scale);
+  if (x >= 0 && y >= 0 && x < view.size[0] && y < view.size[1]) trigger('point', { x, y });
+});
+
 function mark() {
   const picture = document.querySelector('#image .image-frame img');
   const [x, y] = point;
@@ -193,11 +207,10 @@ function mark() {
     dot = Object.assign(document.createElement('span'), { id: 'point' });
     frame.append(dot);
   }
-  const [box, outer] = [picture.getBoundingClientRect(), frame.getBoundingClientRect()];
-  const scale = Math.min(box.width / view.size[0], box.height / view.size[1]);
+  const [left, top, scale] = fit(picture), outer = frame.getBoundingClientRect();
   dot.title = `the point ${x}, ${y}`;
-  dot.style.left = `${box.left - outer.left + (box.width - scale * view.size[0]) / 2 + (x + 0.5) * scale}px`;
-  dot.style.top = `${box.top - outer.top + (box.height - scale * view.size[1]) / 2 + (y + 0.5) * scale}px`;
+  dot.style.left = `${left - outer.left + (x + 0.5) * scale}px`;
+  dot.style.top = `${top - outer.top + (y + 0.5) * scale}px`;
 }
 
 // An image that is pasted, or dropped beside the frame, goes where one that is dropped into the frame goes.
@@ -223,13 +236,17 @@ new ResizeObserver(() => {
   mark();
 }).observe(document.body);
 
-// Names for what Gradio leaves without one.
+// Names and groups for what Gradio leaves without.
 function name() {
   const set = (selector, text) => document.querySelectorAll(selector).forEach((one, i) => {
     if (one.getAttribute('aria-label') !== text(one, i)) one.setAttribute('aria-label', text(one, i));
   });
   set('#examples button', (_, i) => `Example ${i + 1}`);
   set('fieldset', (one) => one.querySelector('[data-testid=block-info]')?.innerText ?? one.id);
+  for (const one of document.querySelectorAll('fieldset input[type=radio]')) {
+    const group = one.closest('fieldset').id; // so that the arrow keys move between them
+    if (one.name !== group) one.name = group;
+  }
   set('#attention button', () => 'Attention map');
   set('#opacity button, #threshold button', (one) => `Reset: ${one.closest('#opacity') ? 'opacity' : 'lowest score'}`);
   const text = document.querySelector('#attention-caption p')?.innerText ?? '';
@@ -241,7 +258,7 @@ let due = 0;
 new MutationObserver(() => {
   cancelAnimationFrame(due);
   due = requestAnimationFrame(name);
-}).observe(document.body, { childList: true, subtree: true });
+}).observe(document.body, { childList: true, subtree: true, attributeFilter: ['name'] });
 
 window.mmtwins = {
   set(name, value) {

@@ -116,12 +116,13 @@ class Browser:
 
     def download(self, button: str) -> Path:
         """The file that a button gives."""
-        before = set(self.downloads.iterdir())
+        for old in self.downloads.iterdir():
+            old.unlink()
         self.wait(lambda: self.find(button)[0].is_enabled())
         self.find(button)[0].click()
 
         def finished() -> list[Path]:
-            return [path for path in set(self.downloads.iterdir()) - before if path.suffix in ('.png', '.json')]
+            return [path for path in self.downloads.iterdir() if path.suffix in ('.png', '.json')]
 
         (path,) = self.wait(finished)
         return path
