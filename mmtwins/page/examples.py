@@ -10,7 +10,7 @@ from ..demo.scenes import CLASSES, THING_CLASSES, draw_scene
 from ..inference.sources import find_sources, is_video
 
 MAX_EXAMPLES = 8
-SCENES = (4, 7, 11, 25)  # of the validation split: few things that hide each other
+SCENES = (3, 9, 1, 4)  # of the validation split, from easy to hard
 
 
 def gather_examples(folder: str | Path | None, classes: tuple[str, ...], out: Path) -> list[Path]:

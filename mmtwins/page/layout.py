@@ -219,7 +219,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             def download(lowest: float, colours: str, request: gr.Request) -> tuple:
                 session = sessions.get(str(request.session_hash))
                 made = session.downloads.get((lowest, colours))
-                if made is None:
+                if made is None or not Path(made[what]).is_file():
                     folder = sessions.new_folder(session, 'download')
                     made = write_files(session.kept, lowest, choose_colours(colours, session.kept), folder)
                     session.downloads = {(lowest, colours): made}
