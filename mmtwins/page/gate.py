@@ -63,13 +63,22 @@ class Gate:
             message, body = {'type': 'http.request', 'body': body, 'more_body': False}, None
             return message
 
+        started = False
+
         async def send_with_headers(message: 'Message') -> None:
+            nonlocal started
             if message['type'] == 'http.response.start':
+                started = True
                 added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, 'headers': [*message.get('headers', ()), *added]}
             await send(message)
 
-        await self._app(scope, give_body, send_with_headers)
+        try:
+            await self._app(scope, give_body, send_with_headers)
+        except Exception:  # Gradio's, of a request that its page would not send
+            if started:
+                raise
+            await _answer(send, 400, 'The request cannot be understood.')
 
     def _judge(self, scope: 'Scope') -> tuple[int, str]:
         """Status and text of a refusal; 0 if there is none."""

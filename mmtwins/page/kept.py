@@ -39,7 +39,7 @@ class KeptResult:
 
     def mask(self, index: int) -> np.ndarray | None:
         """The mask of an instance, (H, W) bool; None from a detector of boxes only."""
-        return None if self._codes is None else decode(self._codes[index]).astype(bool)
+        return None if self._codes is None else decode(self._codes[index]).view(bool)
 
     def restore(self, threshold: float = 0.0, palette: tuple[tuple[int, int, int], ...] | None = None) -> Result:
         """Make the result again, as the predictor gives it.
@@ -61,7 +61,7 @@ class KeptResult:
         kept = scores >= threshold
         found = InstanceData(labels=labels[kept], scores=scores[kept], bboxes=boxes[kept])
         if self._codes is not None:
-            masks = [decode(code).astype(bool) for code, keep in zip(self._codes, kept.tolist()) if keep]
+            masks = [decode(code).view(bool) for code, keep in zip(self._codes, kept.tolist()) if keep]
             found.masks = torch.from_numpy(np.array(masks).reshape(-1, *self.image.shape[:2]))
         sample.pred_instances = found
         return Result(self.path, None, self.image, sample, info)

@@ -127,14 +127,15 @@ def _present(kept: KeptResult) -> list[tuple[int, float | None]]:
 def _instances(kept: KeptResult, size: tuple[int, int], scale: float) -> dict:
     """Instances, the highest score first, and the bits of their masks."""
     instances, bits = [], bytearray()
+    rows, columns = (((np.arange(number) + 0.5) / scale).astype(int) for number in size[::-1])
     for i, (label, score, box) in enumerate(zip(kept.labels, kept.scores, kept.boxes)):
         one = dict(label=int(label), score=float(score), box=[float(value) * scale for value in box])
         mask = kept.mask(i)
         if mask is not None:
-            small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            left, top, width, height = cv2.boundingRect(small)
+            small = np.ascontiguousarray(mask[:, columns.clip(max=mask.shape[1] - 1)][rows.clip(max=mask.shape[0] - 1)])
+            left, top, width, height = cv2.boundingRect(small.view(np.uint8))
             one['crop'] = [left, top, width, height]
-            bits += np.packbits(small[top : top + height, left : left + width] > 0).tobytes()
+            bits += np.packbits(small[top : top + height, left : left + width]).tobytes()
             if not any(box):  # a model of masks only
                 one['box'] = [left, top, left + width, top + height]
         instances.append(one)

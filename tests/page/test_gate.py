@@ -32,6 +32,8 @@ def ask(folder: Path, method: str, path: str, body: bytes = b'', length: object 
         while more and scope['method'] == 'POST':
             message = await receive()
             content, more = content + message['body'], message.get('more_body', False)
+        if b'fail' in content:
+            raise KeyError(999)
         await send({'type': 'http.response.start', 'status': 200, 'headers': []})
         await send({'type': 'http.response.body', 'body': content})
 
@@ -127,3 +129,7 @@ def test_requests_are_limited_in_size(folder):
     assert ask(folder, 'POST', f'{API}/queue/join', length=2**20 + 1)[0] == 413
     assert ask(folder, 'POST', f'{API}/upload', length='')[0] == 411
     assert ask(folder, 'POST', f'{API}/upload', length='x')[0] == 411
+
+
+def test_a_request_that_gradio_does_not_understand_ends_in_a_sentence(folder):
+    assert ask(folder, 'POST', f'{API}/queue/join', b'{"data": [], "fail": 1}')[0] == 400

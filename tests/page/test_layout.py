@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -325,3 +326,28 @@ def test_the_page_is_for_this_machine_only(url):
     with socket.socket() as other:  # another address of this machine
         other.settimeout(2)
         assert other.connect_ex(('127.0.0.2', port)) != 0
+
+
+@pytest.mark.parametrize('stages', [[], [{'GSA': 1}, {'GSA': 2}], [{'LSA': 3, 'GSA': 3}]])
+def test_attention_is_offered_as_far_as_the_model_has_it(segmentor, monkeypatch, stages):
+    pytest.importorskip('gradio')
+    monkeypatch.setattr(
+        layout, 'Model', lambda predictor: SimpleNamespace(**{**vars(Model(predictor)), 'stages': stages})
+    )
+    page = build_app(segmentor)
+    controls = {block.elem_id: block for block in page.blocks.values() if getattr(block, 'elem_id', None)}
+    assert controls['attending'].visible == bool(stages)
+    assert [choice for choice, _ in controls['stage'].choices] == [str(i + 1) for i in range(len(stages))]
+    assert [kind for _, kind in controls['kind'].choices] == [
+        kind for kind in ('LSA', 'GSA') if stages and kind in stages[0]
+    ]
+    assert len(controls['head'].choices) == (1 + next(iter(stages[0].values())) if stages else 0)
+
+
+def test_examples_outlive_the_deletion_of_old_files(segmentor):
+    """Gradio deletes what it has cached after an hour, but not these."""
+    pytest.importorskip('gradio')
+    page = build_app(segmentor)
+    (gallery,) = (block for block in page.blocks.values() if getattr(block, 'elem_id', None) == 'examples')
+    kept = set().union(*(block.keep_in_cache for block in page.blocks.values()))
+    assert {sample[0]['path'] for sample in gallery.samples} <= kept and len(gallery.samples) == 4
