@@ -141,30 +141,12 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                     interactive=False, format='png', show_label=False, buttons=[], elem_id='attention', visible=False
                 )
 
-        def told(outputs: Callable[[str], tuple]) -> Callable:
-            """Turn what goes wrong into a sentence on the page, and ``outputs`` around it."""
-
-            def decorate(function: Callable) -> Callable:
-                @wraps(function)
-                def run(*args: Any, **kwargs: Any) -> Any:
-                    try:
-                        return function(*args, **kwargs)
-                    except ValueError as error:
-                        return outputs(_problem(str(error)))
-                    except Exception:
-                        traceback.print_exc()
-                        return outputs(_problem('this is a fault of the page: its terminal says more'))
-
-                return run
-
-            return decorate
-
         nothing = gr.update(visible=False, value=None)
         closed = tuple(gr.update(interactive=False) for _ in (*buttons, look))
         ready = tuple(gr.update(interactive=True) for _ in (*buttons, look))
         results = [status, view, attention, caption, x, y, *buttons.values(), look]
 
-        @told(lambda text: (text, dict(kind='none'), nothing, '', None, None, *closed))
+        @_told(lambda text: (text, dict(kind='none'), nothing, '', None, None, *closed))
         def show(path: str | None, request: gr.Request) -> tuple:
             key = str(request.session_hash)
             if path is None:
@@ -193,11 +175,11 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             Image.fromarray(heat.picture).save(path)
             return gr.update(value=str(path), visible=True), f'{escape(heat.caption)} {bar}'
 
-        @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
+        @_told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.EventData) -> tuple:
             return look_from(int(event.x), int(event.y), stage, kind, head, request)
 
-        @told(lambda text: (gr.skip(), gr.skip(), nothing, text))
+        @_told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def ask(x: int | None, y: int | None, stage: str, kind: str, head: int, request: gr.Request) -> tuple:
             if x is None or y is None:
                 raise ValueError('x or y is missing: type both, or click a point in your image')
@@ -208,14 +190,14 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             session.inspection = model.inspect(session.kept, x, y)
             return x, y, *heat_of(request, stage, kind, head)
 
-        @told(lambda text: (gr.skip(), nothing, text))
+        @_told(lambda text: (gr.skip(), nothing, text))
         def choose(stage: str, kind: str, head: int, request: gr.Request) -> tuple:
             choices = _heads(model, stage, kind)
             head = head if head in dict(choices).values() else AVERAGE
             return gr.update(choices=choices, value=head), *heat_of(request, stage, kind, head)
 
         def download_as(what: str) -> Callable:
-            @told(lambda text: (None, text))
+            @_told(lambda text: (None, text))
             def download(lowest: float, colours: str, request: gr.Request) -> tuple:
                 session = sessions.get(str(request.session_hash))
                 made = session.downloads.get((lowest, colours))
@@ -252,6 +234,25 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
         gr.on([stage.input, kind.input, head.input], choose, chosen, [head, *drawn], **quick)
         page.unload(close)
     return page
+
+
+def _told(outputs: Callable[[str], tuple]) -> Callable:
+    """Turn what goes wrong into a sentence on the page, and ``outputs`` around it."""
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except ValueError as error:
+                return outputs(_problem(str(error)))
+            except Exception:
+                traceback.print_exc()
+                return outputs(_problem('this is a fault of the page: its terminal says more'))
+
+        return run
+
+    return decorate
 
 
 def _heads(model: Model, stage: str, kind: str) -> list[tuple[str, int]]:

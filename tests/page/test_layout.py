@@ -351,3 +351,18 @@ def test_examples_outlive_the_deletion_of_old_files(segmentor):
     (gallery,) = (block for block in page.blocks.values() if getattr(block, 'elem_id', None) == 'examples')
     kept = set().union(*(block.keep_in_cache for block in page.blocks.values()))
     assert {sample[0]['path'] for sample in gallery.samples} <= kept and len(gallery.samples) == 4
+
+
+def test_what_goes_wrong_is_a_sentence_and_only_faults_have_a_traceback(capfd):
+    def fail(error: Exception) -> None:
+        raise error
+
+    told = layout._told(lambda text: (None, text))(fail)
+    assert told(ValueError('the <image> is small')) == (
+        None,
+        '<span class="problem">The &lt;image&gt; is small.</span>',
+    )
+    assert 'Traceback' not in ''.join(capfd.readouterr())
+    nothing, text = told(RuntimeError('/secret/path broke'))
+    assert nothing is None and 'fault of the page' in text and 'secret' not in text
+    assert '/secret/path broke' in capfd.readouterr().err
