@@ -1,6 +1,7 @@
 """The page: its controls, and what happens when they are used."""
 
 import json
+import tempfile
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -63,7 +64,8 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
 
     model, about = Model(predictor), describe(predictor)
     sessions = Sessions(private_folder())
-    samples = gather_examples(examples, predictor.info.classes, private_folder() / 'examples' / str(id(model)))
+    folder = Path(tempfile.mkdtemp(dir=private_folder(), prefix='examples-'))
+    samples = gather_examples(examples, predictor.info.classes, folder)
     alone: dict[str, Any] = dict(concurrency_limit=1, concurrency_id='model', api_name=False, show_progress='hidden')
     local: dict[str, Any] = dict(api_name=False)
     quick: dict[str, Any] = dict(concurrency_limit=4, api_name=False, show_progress='hidden')
