@@ -64,7 +64,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmtwins', 'mmtwins.*']),
-    package_data={'mmtwins': ['py.typed']},
+    package_data={'mmtwins': ['py.typed'], 'mmtwins.page': ['page.css', 'page.js']},
     entry_points={'console_scripts': ['mmtwins = mmtwins.__main__:main']},
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10,<3.13',

@@ -31,6 +31,7 @@ ORDER = (
     'inference',
     'benchmark',
     'demo',
+    'page',
     'commands',
     '__main__',
 )

@@ -24,16 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--max-megabytes', type=float, default=20, help='largest file that can be uploaded (default: %(default)s)'
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='leave out instances with a lower score (default: %(default)s)'
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='leave out instances with a lower score at first (default: %(default)s)',
     )
+    parser.add_argument('--examples', metavar='FOLDER', help='images to try the page with (default: generated scenes)')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``mmtwins app ARGV``."""
     args = parse(__name__, argv)
     register()
-    from ..inference.page import build_app, serve
     from ..inference.predictor import Predictor
+    from ..page.layout import build_app
+    from ..page.serving import serve
 
     with readable_errors():
         if not 0 < args.port < 65536 or args.max_megabytes <= 0:
@@ -41,4 +46,4 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'--port {args.port} --max-megabytes {args.max_megabytes:g}: both must be above 0, a port below 65536'
             )
         predictor = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
-        serve(build_app(predictor), args.host, args.port, args.max_megabytes)
+        serve(build_app(predictor, args.examples), args.host, args.port, args.max_megabytes)

@@ -37,6 +37,25 @@ def metainfo_of(checkpoint: dict) -> dict:
     return {key.lower(): value for key, value in found.items()}
 
 
+def validations_of(checkpoint: dict) -> dict[str, float]:
+    """What MMEngine noted of a training's validations in a checkpoint.
+
+    Args:
+        checkpoint: What the file holds.
+
+    Returns:
+        Each metric, such as ``'mIoU'``, and its last value; empty for a checkpoint without any.
+    """
+    hub = checkpoint.get('message_hub')
+    scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+    found = {}
+    for name, history in scalars.items() if isinstance(scalars, dict) else ():
+        values: np.ndarray = getattr(history, '_log_history', np.zeros(0))  # of MMEngine's HistoryBuffer
+        if str(name).startswith('val/') and len(values):
+            found[str(name).removeprefix('val/')] = float(values[-1])
+    return found
+
+
 def dataset_info(cfg: Config, noted: dict) -> DatasetInfo:
     """Find classes and colours in a checkpoint's notes, else in the config's test set.
 

@@ -48,7 +48,7 @@ def draw_segmentation(
     draw = ImageDraw.Draw(canvas)
     font = _font(_text_height(image))
     for label, _ in present:
-        for place in _inner_points(labels == label, margin=0.7 * font.size):
+        for place in inner_points(labels == label, margin=0.7 * font.size):
             box = draw.textbbox(place, str(label + first), font=font, anchor='mm')
             draw.rectangle(_grown(box, 2), fill='white', outline=INK)
             draw.text(place, str(label + first), font=font, fill=INK, anchor='mm')
@@ -186,7 +186,7 @@ def _outline_regions(picture: np.ndarray, labels: np.ndarray) -> None:
     picture[edge] //= 3
 
 
-def _inner_points(mask: np.ndarray, margin: float) -> list[tuple[int, int]]:
+def inner_points(mask: np.ndarray, margin: float) -> list[tuple[int, int]]:
     """In each connected part of a mask (H, W) the pixel (x, y) farthest from its border, where a disc of ``margin`` fits."""
     padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)

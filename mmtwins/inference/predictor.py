@@ -18,7 +18,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
-from ..datasets.dataset_info import check_classes, dataset_info, metainfo_of
+from ..datasets.dataset_info import check_classes, dataset_info, metainfo_of, validations_of
 from ..engine.checks import check_device
 from ..engine.config import load_config
 from ..engine.reading import last_reading
@@ -79,6 +79,8 @@ class Predictor:
         inferencer: ``MMSegInferencer`` or ``DetInferencer``; ``inferencer.model`` is the model.
         info: Classes and colours.
         is_detector: Whether it predicts instances.
+        checkpoint: As it was named.
+        validations: What the checkpoint notes of its training's validations: each metric and its last value.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Predictor:
         content = load_safely(str(checkpoint))
         with naming_checkpoint(checkpoint):
             unwrap(content)
+        self.checkpoint, self.validations = str(checkpoint), validations_of(content)
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.info = dataset_info(cfg, metainfo_of(content))
         self.inferencer = build_inferencer(cfg, device, self.info)

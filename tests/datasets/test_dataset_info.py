@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmtwins.datasets.dataset_info import DatasetInfo, check_classes, dataset_info, metainfo_of, named_classes
+from mmtwins.datasets.dataset_info import (
+    DatasetInfo,
+    check_classes,
+    dataset_info,
+    metainfo_of,
+    named_classes,
+    validations_of,
+)
 
 
 class Named:
@@ -81,3 +89,15 @@ def test_a_model_with_another_number_of_classes_is_refused():
     cascade.roi_head.bbox_head[-1].num_classes = 9
     with pytest.raises(ValueError, match='the model has 9 classes, but 2 are named'):
         check_classes(cascade, info)
+
+
+def test_the_last_value_of_each_metric_is_found_in_a_checkpoint():
+    hub = dict(log_scalars={'val/mIoU': HistoryBuffer([1.0, 2.5], [1, 1]), 'train/loss': HistoryBuffer([3.0], [1])})
+    assert validations_of(dict(message_hub=hub)) == {'mIoU': 2.5}
+    for other in (
+        {},
+        dict(message_hub=None),
+        dict(message_hub={}),
+        dict(message_hub=dict(log_scalars={'val/mIoU': None})),
+    ):
+        assert validations_of(other) == {}

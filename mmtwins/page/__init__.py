@@ -1,0 +1,1 @@
+"""A local page for a trained model, served with Gradio."""

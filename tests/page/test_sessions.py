@@ -1,0 +1,82 @@
+"""Sessions: separate, bounded, and without files once they are closed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmtwins.page.sessions import MAX_KEPT_PIXELS, Session, Sessions
+
+
+def session(upload=None, pixels=(4, 4)) -> Session:
+    return Session(SimpleNamespace(image=np.broadcast_to(np.uint8(0), (*pixels, 3))), upload)
+
+
+def test_each_tab_has_its_own(tmp_path):
+    sessions = Sessions(tmp_path)
+    one, two = session(), session()
+    sessions.open('one', one)
+    sessions.open('two', two)
+    assert sessions.get('one') is one and sessions.get('two') is two
+    sessions.close('one')
+    sessions.close('never opened')
+    with pytest.raises(ValueError, match='choose one'):
+        sessions.get('one')
+    assert sessions.get('two') is two
+
+
+def test_uploads_and_downloads_are_deleted_with_the_session_but_no_file_of_another_place(tmp_path):
+    folder = (tmp_path / 'page').resolve()
+    folder.mkdir()
+    sessions = Sessions(folder)
+    upload, outside, link = folder / 'a.png', tmp_path / 'outside.png', folder / 'link.png'
+    for path in (upload, outside):
+        path.touch()
+    link.symlink_to(outside)
+    for key, path in (('a', upload), ('b', outside), ('c', link), ('d', folder / '..' / 'outside.png')):
+        opened = session(path)
+        sessions.open(key, opened)
+        first, made = (sessions.new_folder(opened, 'download') for _ in range(2))
+        assert made.parent == folder and not first.exists()
+        (made / 'x.png').touch()
+        sessions.close(key)
+        assert not made.exists()
+    assert not upload.exists() and outside.exists()
+
+
+def test_the_next_image_of_a_tab_takes_the_place_of_the_last(tmp_path):
+    sessions = Sessions(tmp_path)
+    uploads = [tmp_path / 'a.png', tmp_path / 'b.png']
+    for upload in uploads:
+        upload.touch()
+        sessions.open('tab', session(upload))
+    assert [upload.exists() for upload in uploads] == [False, True]
+
+
+def test_a_file_that_two_users_uploaded_stays_until_both_are_gone(tmp_path):
+    sessions = Sessions(tmp_path)
+    upload = tmp_path / 'same.png'
+    upload.touch()
+    sessions.open('one', session(upload))
+    sessions.open('two', session(upload))
+    sessions.discard(upload)
+    sessions.close('one')
+    assert upload.exists()
+    sessions.close('two')
+    assert not upload.exists()
+
+
+def test_the_oldest_are_forgotten_where_memory_would_run_out(tmp_path):
+    sessions = Sessions(tmp_path)
+    side = int((MAX_KEPT_PIXELS / 2) ** 0.5)
+    for key in ('first', 'second'):
+        sessions.open(key, session(pixels=(side, side)))
+    sessions.get('first')
+    sessions.open('third', session(pixels=(side, side)))
+    with pytest.raises(ValueError, match='for too long'):
+        sessions.get('first')
+    sessions.get('second')
+    sessions.open('huge', session(pixels=(4 * side, 4 * side)))
+    sessions.get('huge')
+    with pytest.raises(ValueError):
+        sessions.get('third')
