@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(__name__, argv)
     register()
     from ..inference.predictor import Predictor
-    from ..page.layout import build_app
+    from ..page.controls import build_app
     from ..page.serving import serve
 
     with readable_errors():

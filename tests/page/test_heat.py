@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mmtwins.page.asking import Model
 from mmtwins.page.heat import SIDE, draw_heat
-from mmtwins.page.model import Model
 
 
 @pytest.fixture(scope='module')
