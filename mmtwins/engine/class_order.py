@@ -71,7 +71,7 @@ def _measuring_by_name(compute_metrics: Any) -> Any:
     @functools.wraps(compute_metrics)
     def compute(self: Any, results: list) -> dict[str, float]:
         ids = None
-        with suppress(ValueError):  # data sets that match_by_name is not about may name classes otherwise than their file
+        with suppress(ValueError):  # other data sets may name classes otherwise than their file
             ids = metric_ids(self)
         if ids is None:
             return compute_metrics(self, results)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def set_classes(cfg: Config, *splits: str) -> Config:
 
 def run(cfg: Config, build: Callable = build_runner, only_test: bool = False) -> tuple[list[float], dict, list]:
     """Losses, metrics and results of a run; NaN, of classes without an object, is written as None."""
-    runner = build(cfg)
+    with patch('mmengine.runner.runner.collect_env', dict):  # compilers and the like, for the log
+        runner = build(cfg)
     if only_test:
         metrics = runner.test()
     else:
@@ -103,7 +105,11 @@ def run(cfg: Config, build: Callable = build_runner, only_test: bool = False) ->
         metrics = {name[4:]: scalar.current() for name, scalar in history.items() if name.startswith('val/coco')}
     metrics = {name: None if np.isnan(value) else float(value) for name, value in metrics.items()}
     found = json.loads((Path(cfg.work_dir) / 'found.bbox.json').read_text())
-    return losses, metrics, sorted(found, key=lambda one: (one['image_id'], -one['score'], one['bbox'], one['category_id']))
+    return (
+        losses,
+        metrics,
+        sorted(found, key=lambda one: (one['image_id'], -one['score'], one['bbox'], one['category_id'])),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +132,7 @@ def test_the_order_of_categories_does_not_matter(
     assert logs.count('its categories are in another order than the classes of the config; they are matched') == 2
 
 
-@pytest.mark.parametrize('splits', [('train', 'val', 'test'), ('val',), ('train',)])
+@pytest.mark.parametrize('splits', [('train', 'val'), ('val',)])
 def test_the_order_of_classes_is_that_of_the_checkpoint(
     splits: tuple[str, ...], toy_data: Path, checkpoints: tuple[Path, Path], expected: tuple, tmp_path: Path
 ) -> None:
@@ -191,7 +197,9 @@ def build_sets(root: Path, *configs: dict) -> list:
     match_by_name()
     cfg = load_config(str(DETECTOR), dict(data_root=str(root)))
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return [DATASETS.build({**copy.deepcopy(cfg.train_dataloader.dataset), 'pipeline': [], **one}) for one in configs]
+        return [
+            DATASETS.build({**copy.deepcopy(cfg.train_dataloader.dataset), 'pipeline': [], **one}) for one in configs
+        ]
 
 
 def named_boxes(dataset: object) -> list[list[tuple]]:
@@ -310,7 +318,9 @@ def measure(root: Path, classes: tuple[str, ...]) -> dict[str, float]:
     )
     with DefaultScope.overwrite_default_scope('mmdet'):
         metric = METRICS.build(
-            dict(type='CocoMetric', ann_file=f'{root}/annotations/instances_val2017.json', metric='bbox', classwise=True)
+            dict(
+                type='CocoMetric', ann_file=f'{root}/annotations/instances_val2017.json', metric='bbox', classwise=True
+            )
         )
     metric.dataset_meta = dataset.metainfo
     shifts = dict(zip(CLASSES, (0, 2, 4, 6, 8, 50)))  # pixels
@@ -336,13 +346,7 @@ def test_the_metric_of_each_class_stands_beside_its_name(toy_data: Path, shuffle
 
 def test_data_sets_of_other_kinds_stay_as_they_are(toy_data: Path, tmp_path: Path) -> None:
     match_by_name()
-    from mmdet.datasets import (
-        CocoPanopticDataset,
-        LVISV05Dataset,
-        LVISV1Dataset,
-        Objects365V1Dataset,
-        VOCDataset,
-    )
+    from mmdet.datasets import LVISV05Dataset, LVISV1Dataset, Objects365V1Dataset, VOCDataset
     from mmdet.evaluation import CocoMetric, LVISMetric, OVCocoMetric
 
     for kind in (Objects365V1Dataset, LVISV05Dataset, LVISV1Dataset, VOCDataset):
@@ -350,11 +354,11 @@ def test_data_sets_of_other_kinds_stay_as_they_are(toy_data: Path, tmp_path: Pat
     for kind in (LVISMetric, OVCocoMetric):
         assert not hasattr(kind.compute_metrics, '__wrapped__')
     root = copy_data(toy_data, tmp_path / 'data', train=shuffle(ORDER))
-    options = dict(data_root=str(root), ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017'))
+    options = dict(
+        data_root=str(root), ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017')
+    )
     dataset = Objects365V1Dataset(metainfo=dict(classes=PERMUTED), **options)
     assert dataset.cat_ids == [1, 2, 3, 4, 5, 6]  # by id, whatever the names
-    coco = CocoPanopticDataset.COCOAPI(f'{root}/annotations/instances_val2017.json') if False else None
-    assert coco is None
     metric = CocoMetric(ann_file=f'{root}/annotations/instances_train2017.json')
     metric.dataset_meta = dict(classes=('Person', 'Car'))
     with pytest.raises(ValueError, match='2 of the 2 classes are no categories'):
