@@ -17,6 +17,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from ..datasets.category_ids import category_ids
 from ..datasets.dataset_info import metainfo_of
+from .loops import ResumableLoop
 
 
 def match_by_name() -> None:
@@ -134,6 +135,7 @@ class MatchClassesHook(Hook):
                 given = _classes(dataset.metainfo)
                 if reference != given and sorted(reference) == sorted(given):
                     reorder(dataset, reference, wrappers)
+                    _restart_workers(loop)
                     runner.visualizer.dataset_meta = whole.metainfo
                     self._say(runner, f'{split}: the classes take the order of {source}: {", ".join(reference)}')
                 elif reference != given and (source != 'the checkpoint' or split != 'train' or runner._resume):
@@ -168,6 +170,15 @@ class MatchClassesHook(Hook):
         if text not in self._said:
             self._said.add(text)
             runner.logger.warning(text)
+
+
+def _restart_workers(loop: Any) -> None:
+    """Leave workers that have begun to load, since they have the data set as it was."""
+    loop.dataloader._iterator = None  # of persistent workers
+    if isinstance(loop, ResumableLoop) and loop.batches is not None:
+        loop.dataloader_iterator = None  # it begins anew when it runs
+    elif hasattr(loop, 'dataloader_iterator'):
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
 
 def reorder(dataset: Any, classes: Sequence[str], wrappers: Sequence[Any] = ()) -> None:

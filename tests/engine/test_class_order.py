@@ -132,13 +132,25 @@ def test_the_order_of_categories_does_not_matter(
     assert logs.count('its categories are in another order than the classes of the config; they are matched') == 2
 
 
-@pytest.mark.parametrize('splits', [('train', 'val'), ('val',)])
+WORKERS = {
+    f'{split}_dataloader.{key}': 1 for split in ('train', 'val') for key in ('num_workers', 'persistent_workers')
+}
+
+
+@pytest.mark.parametrize(('splits', 'options'), [(('train', 'val'), {}), (('val',), {}), (('train', 'val'), WORKERS)])
 def test_the_order_of_classes_is_that_of_the_checkpoint(
-    splits: tuple[str, ...], toy_data: Path, checkpoints: tuple[Path, Path], expected: tuple, tmp_path: Path
+    splits: tuple[str, ...],
+    options: dict,
+    toy_data: Path,
+    checkpoints: tuple[Path, Path],
+    expected: tuple,
+    tmp_path: Path,
 ) -> None:
     """Whichever data sets of the config have it, and also where training and validation differ."""
     for name, checkpoint, order in zip(('plain', 'permuted'), checkpoints, (CLASSES, PERMUTED)):
-        cfg = make_config(toy_data / 'coco', tmp_path / name, load_from=str(checkpoint))
+        if options and checkpoint == checkpoints[1]:
+            continue  # the config has its order
+        cfg = make_config(toy_data / 'coco', tmp_path / name, load_from=str(checkpoint), **options)
         losses, metrics, found = run(set_classes(cfg, *splits))
         assert metrics == pytest.approx(expected[1], abs=1e-3)
         assert losses == pytest.approx(expected[0], rel=1e-5)
