@@ -23,7 +23,7 @@ RECIPE = REPOSITORY / 'configs' / 'ade20k' / 'fpn_twins-svt-s_4xb4-80k_ade20k-51
 SMALL = f"""
 _base_ = {str(RECIPE)!r}
 dims = [16, 32, 48, 64]
-arch = dict(embed_dims=dims, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
+arch = dict(embed_dims=dims, depths=(2, 1, 1, 1), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **arch), init_cfg=None, drop_path_rate=0.0),
     neck=dict(in_channels=dims, out_channels=32),
@@ -92,14 +92,14 @@ def test_every_cell_runs_and_shows_what_it_says(executed: tuple[Any, Path]) -> N
 
 
 def test_the_model_learns_the_images_that_the_notebook_draws(executed: tuple[Any, Path]) -> None:
-    """Always saying `table` would reach the share of the table in the pixels, divided by three classes."""
+    """Always saying `table` would reach less than 30 percent."""
     _, folder = executed
     (log,) = folder.glob('training/*/vis_data/scalars.json')
     records = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [record['loss'] for record in records if 'loss' in record]
     assert len(losses) > 5 and losses[-1] < 0.6 * losses[0]
     (miou,) = [record['mIoU'] for record in records if 'mIoU' in record]
-    assert miou > 40  # percent
+    assert miou > 35  # percent
     (checkpoint,) = folder.glob('training/iter_40.pth')
     assert torch.load(checkpoint, weights_only=True)['meta']['dataset_meta']['classes'] == ('table', 'coin', 'brick')
 
