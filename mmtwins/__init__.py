@@ -29,6 +29,7 @@ __all__ = [
     'Float32RPNHead',
     'Float32RetinaHead',
     'Float32RoIExtractor',
+    'MatchClassesHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'ReturnMemoryHook',

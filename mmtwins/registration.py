@@ -3,6 +3,7 @@
 from mmengine.config.utils import MODULE2PACKAGE
 
 from .engine.checkpoint_hook import SafeCheckpointHook
+from .engine.class_order import MatchClassesHook
 from .engine.divergence import StopOnDivergenceHook
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
@@ -26,6 +27,7 @@ __all__ = [
     'Float32RPNHead',
     'Float32RetinaHead',
     'Float32RoIExtractor',
+    'MatchClassesHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'ReturnMemoryHook',

@@ -1,6 +1,7 @@
 custom_imports = dict(imports=['mmtwins'], allow_failed_imports=False)
 custom_hooks = [
     dict(type='FitCheckpointHook'),
+    dict(type='MatchClassesHook'),
     dict(type='CheckBatchSizeHook'),
     dict(type='CountFaultsHook'),
     dict(type='ExactResumeHook'),

@@ -23,7 +23,7 @@ from .labels import check_labels
 from .passes import SAMPLE, Pass
 from .trial import try_pipeline
 
-VERSION = 2  # raise it when a check changes, so that nothing kept by an older one is used
+VERSION = 3  # raise it when a check changes, so that nothing kept by an older one is used
 
 
 @dataclass

@@ -1,14 +1,13 @@
-"""Compare the categories of a COCO file with the classes of a config, by name and by order."""
+"""Match the categories of a COCO file with the classes of a config, by name."""
 
-from difflib import get_close_matches
-
+from .category_ids import with_similar
 from .coco_schema import CocoFile, repeated
 from .data_sources import Source
 from .findings import Findings
 
 
 def check_categories(file: CocoFile, source: Source, findings: Findings) -> None:
-    """Compare categories with classes. MMDetection takes the categories named in ``classes``, in the order of the file."""
+    """Compare categories with classes, which are matched by name: the order of either does not matter."""
     given = source.dataset.metainfo.get('classes')
     names = [category['name'] for category in file.categories]
     where = f'{source.key}.metainfo.classes'
@@ -24,40 +23,22 @@ def check_categories(file: CocoFile, source: Source, findings: Findings) -> None
         text = f'{source.key}.metainfo.palette has {len(palette)} colours for {len(source.classes)} classes'
         findings.add('classes', file.path, text, 'Give one colour for each class, or no palette')
     if twice := [name for name in repeated(names) if name in source.classes]:
-        text = 'it has several categories of one name, which shifts all classes after them'
+        text = 'it has several categories of one name, of which a class can be one only'
         findings.add('classes', file.path, text, 'Make them one category', cases=twice)
         return
     surplus = [name for name in names if name not in source.classes]
     missing = [name for name in source.classes if name not in names]
     if missing:
-        cases = [_with_similar(name, surplus) for name in missing]
+        cases = [with_similar(name, surplus) for name in missing]
         all_of_them = (
             "none of the config's classes is a category of the file"
             if len(missing) == len(source.classes)
-            else (
-                f'{len(missing)} of the {len(source.classes)} classes of the config are no categories of the file, so that '
-                'MMDetection leaves them out and gives the classes after them wrong numbers'
-            )
+            else (f'{len(missing)} of the {len(source.classes)} classes of the config are no categories of the file')
         )
         remedy = f'Correct {where} or the file; its categories are {tuple(names)!r}'
         findings.add('classes', file.path, all_of_them, remedy, cases=cases)
         return
-    ordered = tuple(name for name in names if name in source.classes)
-    if ordered != source.classes:
-        place = next(i for i, (one, other) in enumerate(zip(ordered, source.classes)) if one != other)
-        text = (
-            f'the classes of the config are in another order than the categories of the file: class {place} is '
-            f'{source.classes[place]!r} in the config and {ordered[place]!r} for MMDetection, so that predictions get '
-            'wrong names'
-        )
-        findings.add('class-order', file.path, text, f'Write classes = {ordered!r} in the config')
     if surplus:
         text = f'{len(surplus)} categories are no classes of the config, their boxes are left out'
         remedy = f'Add them to {where} if they should be learnt'
         findings.add('classes', file.path, text, remedy, is_error=False, cases=surplus)
-
-
-def _with_similar(name: str, others: list[str]) -> str:
-    by_look = {other.strip().lower(): other for other in others}
-    similar = get_close_matches(name.strip().lower(), list(by_look), 1, 0.6)
-    return f'{name!r}; the file has {by_look[similar[0]]!r}' if similar else repr(name)

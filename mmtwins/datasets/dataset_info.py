@@ -34,7 +34,7 @@ def metainfo_of(checkpoint: dict) -> dict:
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-    return {key.lower(): value for key, value in found.items()}
+    return {key.lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def validations_of(checkpoint: dict) -> dict[str, float]:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from ..weights.loading import keep_for_next_read
 from .building import naming_config
 from .checkpoint_hook import SafeCheckpointHook
+from .class_order import MatchClassesHook
 from .config_sections import check_together
 from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
@@ -21,6 +22,7 @@ from .stopping import StopOnSignalHook
 
 OURS = (
     FitCheckpointHook,
+    MatchClassesHook,
     CheckBatchSizeHook,
     CountFaultsHook,
     ExactResumeHook,

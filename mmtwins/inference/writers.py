@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from ..datasets.category_ids import category_ids
 from ..datasets.dataset_info import DatasetInfo
 from ..masks import encode_mask
 from .result import Result
@@ -209,10 +211,8 @@ def _image_ids(sources: Sequence[str], entries: dict[str, dict]) -> Callable[[Re
 
 def _category_ids(info: DatasetInfo, annotations: dict) -> tuple[list[int], str]:
     """COCO's category id of each class, and a note where the data set's annotation file does not say."""
-    # As MMDetection's CocoDataset: class i is the i-th category of the file that is among the classes.
-    ids = [entry['id'] for entry in annotations.get('categories', ()) if entry['name'] in info.classes]
-    if len(ids) == len(info.classes):
-        return ids, ''
+    with suppress(ValueError):  # other classes
+        return category_ids(annotations.get('categories', ()), info.classes, str(info.annotation_file)), ''
     from mmdet.datasets import CocoDataset
 
     if info.classes == tuple(CocoDataset.METAINFO['classes']):

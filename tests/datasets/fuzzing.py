@@ -30,6 +30,7 @@ from mmtwins.datasets import passes, trial
 from mmtwins.datasets.checking import check_datasets, report_on
 from mmtwins.datasets.isolation import Outcome, map_isolated
 from mmtwins.datasets.passes import Pass
+from mmtwins.engine.class_order import match_by_name
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model
 
@@ -214,6 +215,7 @@ class Fuzzer:
     def _use(self, cfg: Config, library: str) -> None:
         """A loss of all data that a training gets, and an evaluation of all data."""
         model = self.models[library]
+        match_by_name()  # as a hook of each training does
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             for split in ('train', 'val'):
                 torch.manual_seed(0)

@@ -67,6 +67,7 @@ def test_no_classes_anywhere_is_said(named):
     ('meta', 'expected'),
     [
         (dict(dataset_meta=dict(CLASSES=('a',))), dict(classes=('a',))),
+        (dict(dataset_meta=[dict(classes=('a',)), dict(classes=('b',))]), {}),  # of several data sets
         (dict(CLASSES=('a',), PALETTE=None, epoch=3), dict(classes=('a',), palette=None)),
         (None, {}),
         ('text', {}),

@@ -110,10 +110,6 @@ def rename(root: Path) -> None:
     change_categories(root, lambda found: [one.update(name=f'thing {one["id"]}') for one in found] and None)
 
 
-def reverse(root: Path) -> None:
-    change_categories(root, lambda found: found.reverse())
-
-
 @pytest.mark.parametrize(
     ('config', 'spoil', 'message'),
     [
@@ -125,7 +121,6 @@ def reverse(root: Path) -> None:
             'label images have values that are no class: 10; with 9 classes they go from 1 to 9',
         ),
         (DETECTOR, rename, "none of the config's classes is a category of the file ('ball'"),
-        (DETECTOR, reverse, 'are in another order than the categories of the file'),
     ],
 )
 def test_data_that_do_not_fit_the_classes_end_in_a_sentence(

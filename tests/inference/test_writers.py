@@ -137,6 +137,17 @@ def test_category_ids_of_coco_are_known_without_its_files():
     assert ids == [1, 2] and 'gone.json' in note
 
 
+def test_category_ids_are_those_that_the_annotation_file_gives_the_names():
+    info = DatasetInfo(('b', 'a'), (), False, Path('own.json'))
+    categories = [dict(id=5, name='a'), dict(id=9, name='c'), dict(id=3, name='b')]
+    assert _category_ids(info, dict(categories=categories)) == ([3, 5], '')
+    for others in (categories[:2], [*categories, dict(id=8, name='b')]):
+        ids, note = _category_ids(info, dict(categories=others))
+        assert ids == [1, 2] and note == (
+            'category ids are 1 to 2, in the order of the classes: own.json is not there or has other classes'
+        )
+
+
 def test_names_of_results_differ(photo, tmp_path):
     for name in ('a/x.jpg', 'b/x.jpg', 'b/y.jpg', 'b/y.png', 'z.jpg'):
         write_image(tmp_path / name, photo)
