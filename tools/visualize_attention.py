@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+from pathlib import Path
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
@@ -25,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         metavar='X Y',
         help='points to look from, in pixels of the image',
     )
-    parser.add_argument('--out', default='attention.png', help='PNG file to write (default: %(default)s)')
+    parser.add_argument('--out', help='PNG file to write (default: work_dirs/attention/NAME OF THE IMAGE.png)')
     parser.add_argument('--stages', type=int, nargs='+', metavar='N', help='stages, counted from 1 (default: all)')
     parser.add_argument(
         '--block',
@@ -54,7 +55,8 @@ def main() -> None:
     with readable_errors():
         inferencer = load_inferencer(args.config, args.checkpoint, args.device, args.cfg_options)
         inspection = inspect_image(inferencer, args.image, args.points, args.stages, args.block)
-        print(f'Wrote {draw_attention(inspection, args.out, args.heads, args.features)}')
+        out = args.out or Path('work_dirs/attention', f'{Path(args.image).stem}.png')
+        print(f'Wrote {draw_attention(inspection, out, args.heads, args.features)}')
 
 
 if __name__ == '__main__':

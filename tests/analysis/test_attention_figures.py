@@ -46,48 +46,58 @@ def figures(monkeypatch):
     return saved
 
 
-def box_of(text):
-    return text.get_window_extent()
+def box_of(artist):
+    return np.array(artist.get_window_extent().extents)
 
 
 def heat_maps(figure):
     """Panels with a heat map over an image, from top to bottom and left to right, with the titles above each of them."""
-    panels = [axis for axis in figure.axes if len(axis.get_images()) == 2]
-    panels.sort(key=lambda axis: (-round(axis.get_window_extent().y1), axis.get_window_extent().x0))
+    boxes = {axis: box_of(axis) for axis in figure.axes if len(axis.get_images()) == 2}
+    texts = [(text.get_text(), *box_of(text)) for text in figure.texts]
     titles = {}
-    for axis in panels:
-        box = axis.get_window_extent()
-        above = [t for t in figure.texts if box_of(t).y0 >= box.y1 and abs(box_of(t).x0 - box.x0) < 3]
-        titles[axis] = min(above, key=lambda t: box_of(t).y0).get_text() if above else ''
+    for axis, (left, _, _, top) in sorted(boxes.items(), key=lambda item: (-round(item[1][3]), item[1][0])):
+        above = [(y0, text) for text, x0, y0, *_ in texts if y0 >= top and abs(x0 - left) < 3]
+        titles[axis] = min(above)[1] if above else ''
     return titles
 
 
 def texts_of(figure):
-    """All that is written, ticks and legends too."""
-    from matplotlib.text import Text
-
-    return [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible() and t.figure is not None]
+    """All that is written, with the numbers along the axes and the legend."""
+    yield from figure.texts
+    for axis in figure.axes:
+        yield from axis.texts
+        if axis.get_xlabel():
+            yield from (axis.xaxis.label, axis.yaxis.label)
+            for part, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+                inside = [min(limits) <= place <= max(limits) for place in part.get_ticklocs()]
+                yield from (label for label, is_drawn in zip(part.get_ticklabels(), inside) if is_drawn)
+        if axis.get_legend():
+            yield from axis.get_legend().get_texts()
 
 
 def assert_apart(figure):
     """No text meets another one, or leaves the page, and no panel covers another one or a text."""
     figure.canvas.draw()
     width, height = figure.canvas.get_width_height(physical=True)
-    texts = [(t.get_text(), t.get_window_extent()) for t in texts_of(figure)]
-    for text, box in texts:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, (text, box, width, height)
-    panels = [(axis, axis.get_window_extent()) for axis in figure.axes if axis.axison]
-    for i, (text, box) in enumerate(texts):
-        for other, there in texts[:i]:
-            assert not overlap(box, there), (text, other)
-        if not text.isdecimal():  # numbers of points lie on the image
-            assert not any(overlap(box, there) for _, there in panels), text
-    for i, (_, box) in enumerate(panels):
-        assert not any(overlap(box, there) for _, there in panels[:i])
+    texts = [text for text in texts_of(figure) if text.get_text()]
+    boxes = np.array([box_of(text) for text in texts])
+    assert boxes.min() >= 0 and boxes[:, 2].max() <= width and boxes[:, 3].max() <= height
+    panels = np.array([box_of(axis) for axis in figure.axes if axis.axison])
+    for text, box in zip(texts, boxes):
+        words = [other.get_text() for other, meets in zip(texts, meeting(box, boxes)) if meets and other is not text]
+        assert not words, (text.get_text(), words)
+        if text.axes is None or text not in text.axes.texts:  # numbers of points lie on the image
+            assert not meeting(box, panels).any(), text.get_text()
+    for i, box in enumerate(panels):
+        assert not meeting(box, panels[:i]).any()
 
 
-def overlap(a, b):
-    return min(a.x1, b.x1) - max(a.x0, b.x0) > 0.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 0.5
+def meeting(box, boxes):
+    """Which boxes have more than half a pixel in common with one."""
+    if not len(boxes):
+        return np.zeros(0, bool)
+    common = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return (common > 0.5).all(axis=1)
 
 
 def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
@@ -117,7 +127,7 @@ def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
     local, *_ = panels
     assert panels[local] == 'stage 2, block 1\nwindow of 7 x 7 tokens\nx 28 to 56, y 0 to 28'
     assert local.get_xlim() == (28, 56) and local.get_ylim() == (28, 0)
-    (axis, second) = [axis for axis, title in panels.items() if title.endswith('3 x 4 keys, each of 4 x 4 tokens')]
+    axis = next(axis for axis, title in panels.items() if title.endswith('3 x 4 keys, each of 4 x 4 tokens'))
     assert axis.get_xlim() == (0, 64) and axis.get_ylim() == (48, 0)
     heat = axis.get_images()[-1]
     assert heat.get_extent() == [0, 64, 48, 0] and heat.get_cmap().name == 'viridis'
@@ -129,15 +139,20 @@ def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
     assert image.get_xlabel() == 'x (pixels)' and image.get_xlim() == (0, 64)
 
 
-@pytest.mark.parametrize(('width', 'height'), [(5000, 50), (50, 5000), (37, 1000), (250, 200), (33, 32)])
-@pytest.mark.parametrize('heads', [False, True])
+@pytest.mark.parametrize(
+    ('width', 'height', 'heads'),
+    [
+        *((*size, False) for size in ((5000, 50), (50, 5000), (37, 1000), (1000, 37), (250, 200), (33, 32))),
+        *((*size, True) for size in ((5000, 50), (50, 5000), (250, 200))),
+    ],
+)
 def test_nothing_overlaps_whatever_the_shape_of_the_image(width, height, heads, figures, tmp_path):
     """In a model with as many heads as the largest, at two points, one of them in a corner, where windows are cut."""
     arch = dict(embed_dims=(16, 32, 32, 64), depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 32), mlp_ratios=(1, 1, 1, 1))
     torch.manual_seed(0)
     backbone = TwinsSVTBackbone(arch=arch, window_padding='zero').eval()
     padded = [-(-side // 32) * 32 for side in (height, width)]
-    points = [(width / 3, height / 3), (width - 0.5, height - 0.5)]
+    points = [(width - 0.5, height - 0.5), (width / 3, height / 3)][: 1 if heads else 2]
     with capture_attention(backbone, points) as maps, torch.no_grad():
         outputs = backbone(torch.rand(1, 3, *padded))
     image = np.full((height, width, 3), 128, np.uint8)
@@ -145,11 +160,11 @@ def test_nothing_overlaps_whatever_the_shape_of_the_image(width, height, heads, 
     draw_attention(Inspection(image, maps, features, tuple(padded)), tmp_path / 'a.png', heads, features=not heads)
     (figure,) = figures
     assert_apart(figure)
-    panels = [axis.get_window_extent() for axis in heat_maps(figure)]
-    number = 2 * 2 * (4 + (2 + 4 + 8 + 32 if heads else 0))
-    assert len(panels) == number
-    assert min(min(box.width, box.height) for box in panels) > 0.08 * figure.dpi  # inches
-    assert heads or min(box.width for box in panels) > 0.22 * figure.bbox.width
+    panels = np.array([box_of(axis) for axis in heat_maps(figure)])
+    assert len(panels) == (2 * (4 + 2 + 4 + 8 + 32) if heads else 2 * 2 * 4)
+    sizes = panels[:, 2:] - panels[:, :2]
+    assert sizes.min() > 0.08 * figure.dpi  # inches
+    assert heads or sizes[:, 0].min() > 0.22 * figure.bbox.width
     is_stretched = max(width, height) > 500
     assert any('stretched' in text.get_text() for text in figure.texts) == is_stretched
 
