@@ -15,6 +15,7 @@ from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .loops import name_resumable_loop
+from .pictures_hook import TrainingPicturesHook
 from .resume_hook import ExactResumeHook
 from .start import drop_imagenet
 from .stopping import StopOnSignalHook
@@ -49,6 +50,7 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
     prepare_processes(cfg)
     check_together(cfg)
     save_safely(cfg)
+    draw_pictures(cfg)
     if cfg.get('runner_type') == 'FlexibleRunner':
         cfg.env_cfg = cfg.get('env_cfg') or {}
         if cfg.get('load_from'):
@@ -62,6 +64,16 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
     for note in notes:
         runner.logger.info(note)
     return runner
+
+
+def draw_pictures(cfg: Config) -> None:
+    """Let a config of MMSegmentation or MMDetection draw pictures of its training, unless it says otherwise, in place.
+
+    Args:
+        cfg: The whole config, with ``default_hooks``. ``pictures=None`` in them stays.
+    """
+    if cfg.get('default_scope') in ('mmseg', 'mmdet') and cfg.get('train_cfg'):
+        cfg.default_hooks.setdefault('pictures', dict(type=TrainingPicturesHook.__name__))
 
 
 def save_safely(cfg: Config) -> None:

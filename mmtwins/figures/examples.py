@@ -75,8 +75,7 @@ def rate_example(example: Example, num_classes: int) -> float:
 def describe_rate(example: Example, num_classes: int) -> str:
     """What :func:`rate_example` says, in words for a title."""
     rate = rate_example(example, num_classes)
-    kind = 'score' if isinstance(example.truth, Instances) else 'of the pixels right'
-    return f'score {rate:.2f}' if kind == 'score' else f'{100 * rate:.0f} % {kind}'
+    return f'overlap {rate:.2f}' if isinstance(example.truth, Instances) else f'{100 * rate:.0f} % of the pixels right'
 
 
 def choose_examples(examples: Sequence[Example], num_classes: int) -> dict[str, Example]:
@@ -172,6 +171,9 @@ def _show_instances(
         for mask, label in zip(instances.masks, instances.labels):
             picture = blend_labels(picture, np.where(mask, label, -1), palette, opacity=0.5)
     axis.imshow(picture, interpolation='nearest')
+    if not len(instances.labels) and instances.scores is not None:
+        style = dict(color='white', bbox=dict(facecolor=INK, alpha=0.8, edgecolor='none', pad=3))
+        axis.text(0.5, 0.5, 'nothing found', transform=axis.transAxes, ha='center', va='center', fontsize=10, **style)
     pixels = image.shape[1] / WIDTH  # an inch
     taken: list[tuple[float, float, float]] = []
     for i, (mask, label) in enumerate(zip(instances.masks, instances.labels)):

@@ -118,4 +118,4 @@ def test_boxes_are_outlined_and_names_that_meet_move_apart(tmp_path, monkeypatch
     boxes = [text.get_window_extent() for text in figure.axes[1].texts]
     assert [text.get_text() for text in figure.axes[1].texts] == ['sand 90', 'ball 80', 'kite 70']
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert describe_rate(Example(image, found, found), 3) == 'score 1.00'
+    assert describe_rate(Example(image, found, found), 3) == 'overlap 1.00'
