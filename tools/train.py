@@ -24,6 +24,7 @@ from mmtwins.engine.dry_run import dry_work_dir, prepare_dry_run
 from mmtwins.engine.preflight import Preflight, announce, look_ahead
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH, start_from_scratch
+from mmtwins.engine.tracking import TRACKERS, track
 from mmtwins.engine.work_dir import locked_work_dir, resume_if_possible
 
 
@@ -47,6 +48,13 @@ def parse_args() -> argparse.Namespace:
         '--dry-run',
         action='store_true',
         help='check everything, train one iteration, validate one batch, and stop; nothing is written',
+    )
+    parser.add_argument(
+        '--track',
+        action='append',
+        choices=TRACKERS,
+        default=[],
+        help='report curves, pictures and config there too; may be given twice',
     )
     return parser.parse_args()
 
@@ -75,6 +83,7 @@ def main() -> None:
             with nullcontext() if args.verbose else quiet_terminal():
                 runner = build_runner(cfg, checkpoints, notes)
             announce(runner, preflight)
+            track(runner, [] if args.dry_run else args.track)
             if args.from_scratch:
                 runner.logger.warning(FROM_SCRATCH)
             if args.dry_run:

@@ -26,6 +26,8 @@ def draw_training_curves(
     Returns:
         ``path``.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = make_figure(len(runs), 3, width=3.4, height=2.7)
     for row, (title, records) in zip(axes, runs.items()):
         row[0].set_title(title, loc='left', fontsize=11, color=INK)
@@ -51,7 +53,7 @@ def draw_training_curves(
         for axis in row:
             axis.set(xlabel='iteration')
             axis.set_xlim(left=0)
-            axis.locator_params(axis='x', nbins=5)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.xaxis.set_major_formatter('{x:,.0f}')
             axis.grid(alpha=0.3)
             axis.spines[['top', 'right']].set_visible(False)
