@@ -142,7 +142,8 @@ def _shape(inspection: Inspection, kind: str) -> float:
 
 def _plan_features(inspection: Inspection, stages: Sequence[int], width: float) -> Row:
     """A row with the output of each stage."""
-    titles, panels = [], []
+    titles: list[str] = []
+    panels: list[Callable[[Place], None]] = []
     for stage in stages:
         if stage not in inspection.features:
             titles.append(f'stage {stage}\nno output of this backbone')
@@ -170,7 +171,9 @@ def _plan_maps(
     inspection: Inspection, heading: str, found: Sequence[AttentionMap | None], width: float, each: bool
 ) -> Row:
     """A row with a block of each stage: the mean of its heads in one panel, or a small panel for each."""
-    titles, panels, heights = [], [], [0.0]
+    titles: list[str] = []
+    panels: list[Callable[[Place], None]] = []
+    heights = [0.0]
     for attention in found:
         if attention is None:
             titles.append('')

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,17 @@ class TrainingPicturesHook(Hook):
     picture that cannot be drawn is a warning.
 
     Args:
+        draw: Whether to draw anything.
         num_images: Validation images, spread evenly over the data set; 0 draws no predictions.
         min_score: Detections with a lower score are left out.
     """
 
     priority = 'LOWEST'  # after the numbers are logged
 
-    def __init__(self, num_images: int = 4, min_score: float = MIN_SCORE) -> None:
+    def __init__(self, draw: bool = True, num_images: int = 4, min_score: float = MIN_SCORE) -> None:
         if num_images < 0:
             raise ValueError(f'num_images={num_images}: give a number of images, 0 or more')
+        self.draw = draw
         self.num_images = num_images
         self.min_score = min_score
         self._seen = 0
@@ -50,7 +53,7 @@ class TrainingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin: a validation by itself is not drawn."""
-        self._is_training = is_main_process()
+        self._is_training = self.draw and is_main_process()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -72,7 +75,7 @@ class TrainingPicturesHook(Hook):
         places = self._places(runner)
         for number, sample in enumerate(outputs or ()):
             if self._seen + number in places:
-                self._try(runner, lambda number=number, sample=sample: self._keep(runner, data_batch, number, sample))
+                self._try(runner, partial(self._keep, runner, data_batch, number, sample))
         self._seen += len(outputs or ())
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -145,7 +148,7 @@ class TrainingPicturesHook(Hook):
                 self._warned.add(reason)
                 runner.logger.warning(
                     f'A picture of the training could not be drawn ({reason}); the training goes on. '
-                    'default_hooks.pictures=None draws none'
+                    'default_hooks.pictures.draw=False draws none'
                 )
 
 
@@ -176,4 +179,5 @@ def _colours(number: int) -> list[tuple[int, int, int]]:
     """Colours for classes without any."""
     from matplotlib import colormaps
 
-    return [tuple(int(255 * value) for value in colormaps['turbo']((i + 0.5) / number)[:3]) for i in range(number)]
+    shades = [colormaps['turbo']((i + 0.5) / number) for i in range(number)]
+    return [(int(255 * red), int(255 * green), int(255 * blue)) for red, green, blue, _ in shades]

@@ -127,7 +127,8 @@ def describe_results(cfg: Config, room: Room | None) -> Line:
     """Where logs, checkpoints and pictures go."""
     apart = room is not None and str(room.folder) != str(cfg.work_dir)
     text = f'{cfg.work_dir}' + (f', checkpoints in {room.folder}' if room and apart else '')
-    if (cfg.get('default_hooks') or {}).get('pictures'):
+    pictures = (cfg.get('default_hooks') or {}).get('pictures')
+    if pictures and pictures.get('draw', True):
         text += ', pictures of the training in pictures/'
     return Line('results', text)
 

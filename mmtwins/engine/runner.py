@@ -70,10 +70,12 @@ def draw_pictures(cfg: Config) -> None:
     """Let a config of MMSegmentation or MMDetection draw pictures of its training, unless it says otherwise, in place.
 
     Args:
-        cfg: The whole config, with ``default_hooks``. ``pictures=None`` in them stays.
+        cfg: The whole config, with ``default_hooks``. Their entry ``pictures`` has the options of the hook; None is none.
     """
     if cfg.get('default_scope') in ('mmseg', 'mmdet') and cfg.get('train_cfg'):
-        cfg.default_hooks.setdefault('pictures', dict(type=TrainingPicturesHook.__name__))
+        options = cfg.default_hooks.pop('pictures', {})  # MMEngine takes no None for a hook that it does not know
+        if options is not None:
+            cfg.default_hooks.pictures = dict(type=TrainingPicturesHook.__name__) | options
 
 
 def save_safely(cfg: Config) -> None:

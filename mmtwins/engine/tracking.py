@@ -167,7 +167,9 @@ class ResumedWandb(WandbVisBackend):
         if not (start and file.is_file()):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(secrets.token_hex(4))
-        settings = dict(project='mmtwins', name=Path(work_dir).resolve().name, id=file.read_text().strip(), resume='allow')
+        settings = dict(
+            project='mmtwins', name=Path(work_dir).resolve().name, id=file.read_text().strip(), resume='allow'
+        )
         axis = [dict(name='*', step_metric='iteration')]
         super().__init__(str(work_dir), init_kwargs=settings, define_metric_cfg=axis)
         self._places = _Places(start)

@@ -42,7 +42,9 @@ def read_example(sample: Any, given: Any, dataset: Any, min_score: float = MIN_S
     small = mmcv.imresize(image, size[::-1], interpolation='area') if factor < 1 else image
     if is_map:
         truth = sample.gt_sem_seg.data if hasattr(sample, 'gt_sem_seg') else None
-        return Example(small, None if truth is None else _resize_map(truth, size), _resize_map(sample.pred_sem_seg.data, size))
+        return Example(
+            small, None if truth is None else _resize_map(truth, size), _resize_map(sample.pred_sem_seg.data, size)
+        )
     found = sample.pred_instances
     found = found[found.scores >= min_score].cpu().numpy()
     prediction = _instances(found.get('masks'), found.bboxes, found.labels, (height, width), size, found.scores)
@@ -83,8 +85,8 @@ def _instances(
             new[:] = mask[rows[:, None], columns] > 0
         return Instances(small, labels, scores)
     for new, box in zip(small, np.asarray(boxes, float)):
-        left, right = (int(round(x * size[1] / whole[1])) for x in box[[0, 2]])
-        top, bottom = (int(round(y * size[0] / whole[0])) for y in box[[1, 3]])
+        left, right = (round(x * size[1] / whole[1]) for x in box[[0, 2]])
+        top, bottom = (round(y * size[0] / whole[0]) for y in box[[1, 3]])
         new[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
     return Instances(small, labels, scores, are_boxes=True)
 

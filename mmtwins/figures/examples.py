@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -172,7 +172,7 @@ def _show_instances(
             picture = blend_labels(picture, np.where(mask, label, -1), palette, opacity=0.5)
     axis.imshow(picture, interpolation='nearest')
     if not len(instances.labels) and instances.scores is not None:
-        style = dict(color='white', bbox=dict(facecolor=INK, alpha=0.8, edgecolor='none', pad=3))
+        style: dict[str, Any] = dict(color='white', bbox=dict(facecolor=INK, alpha=0.8, edgecolor='none', pad=3))
         axis.text(0.5, 0.5, 'nothing found', transform=axis.transAxes, ha='center', va='center', fontsize=10, **style)
     pixels = image.shape[1] / WIDTH  # an inch
     taken: list[tuple[float, float, float]] = []
