@@ -113,7 +113,9 @@ class TrainingPicturesHook(Hook):
             titled[f'{short}{rate}'] = example
         self._examples = {}
         path = Path(runner.work_dir, FOLDER, 'predictions', f'iter_{runner.iter:06}.png')
-        palette = meta.get('palette') or _colours(len(classes))
+        palette = meta.get('palette')
+        if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < len(classes):
+            palette = _colours(len(classes))
         _write(path, lambda partial: draw_examples(titled, classes, palette, partial))
         others = [one for one in runner.visualizer._vis_backends.values() if not isinstance(one, LocalVisBackend)]
         if others:

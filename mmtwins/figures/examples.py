@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 WIDTH = 3.3  # inches of a panel; three of them are readable at the width of a page
 FLATTEST, TALLEST = 0.3, 1.6  # height by width of a panel
 LETTER, LINE = 0.085, 0.15  # inches, of the names in a panel
+LEGEND = 36  # classes at most
 
 
 class Instances(NamedTuple):
@@ -119,7 +120,7 @@ def draw_examples(
     has_truth = any(example.truth is not None for example in examples.values())
     shapes = [example.image.shape[0] / example.image.shape[1] for example in examples.values()]
     heights = [WIDTH * min(max(shape, FLATTEST), TALLEST) for shape in shapes]
-    shown = sorted(set().union(*(_labels_of(example, len(classes)) for example in examples.values())))
+    shown = _labels_shown(list(examples.values()), len(classes))
     columns = 2 + has_truth
     across = max(
         1, min(len(shown), int(columns * WIDTH / (0.6 + LETTER * max((len(classes[i]) for i in shown), default=1))))
@@ -149,13 +150,15 @@ def draw_examples(
     return save_figure(figure, path)
 
 
-def _labels_of(example: Example, num_classes: int) -> set[int]:
-    """Class indices that occur in the truth or the prediction."""
-    labels: set[int] = set()
-    for content in (example.truth, example.prediction):
+def _labels_shown(examples: Sequence[Example], num_classes: int) -> list[int]:
+    """Class indices that occur in truths and predictions, in order; of many, those with most pixels or objects."""
+    counts = np.zeros(num_classes, int)
+    for content in (part for example in examples for part in (example.truth, example.prediction)):
         if content is not None:
-            labels |= set(np.unique(content.labels if isinstance(content, Instances) else content).tolist())
-    return {int(label) for label in labels if 0 <= label < num_classes}
+            labels = np.asarray(content.labels if isinstance(content, Instances) else content).ravel()
+            counts += np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes)
+    most = np.argsort(-counts, kind='stable')[:LEGEND]
+    return sorted(int(label) for label in most if counts[label])
 
 
 def _show_instances(

@@ -101,6 +101,23 @@ def test_chosen_examples_go_from_the_best_to_the_worst() -> None:
     assert len(choose_examples(examples[:1], 2)) == 3
 
 
+def test_a_legend_names_the_most_frequent_of_many_classes(tmp_path, monkeypatch) -> None:
+    from matplotlib.figure import Figure
+
+    saved = []
+    monkeypatch.setattr(Figure, 'savefig', lambda self, path: saved.append(self))
+    labels = np.minimum(np.arange(60 * 60).reshape(60, 60) // 25, 99)  # class 99 most of all
+    names = [f'class number {i}' for i in range(100)]
+    example = Example(np.zeros((60, 60, 3), np.uint8), None, labels)
+    draw_examples({'a.jpg': example}, names, [(i, i, i) for i in range(100)], tmp_path / 'a.png')
+    (legend,) = saved[0].legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert len(words) == 36 and words[-1] == 'class number 99'
+    saved[0].canvas.draw()
+    box, page = legend.get_window_extent(), saved[0].bbox
+    assert box.x0 >= 0 and box.x1 <= page.width and not box.overlaps(saved[0].axes[0].get_window_extent())
+
+
 def test_boxes_are_outlined_and_names_that_meet_move_apart(tmp_path, monkeypatch) -> None:
     from matplotlib.figure import Figure
 
