@@ -48,12 +48,18 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 def test_a_training_is_the_same_to_the_bit_with_pictures(
     task: str, toy_data: Path, tmp_path: Path, examples: list[dict]
 ) -> None:
+    sent: list[tuple] = []
+    ignored = dict(add_scalars=lambda *_, **__: None, close=lambda: None)
+    tracker = SimpleNamespace(add_image=lambda name, image, step: sent.append((name, image.shape[2], step)), **ignored)
     for name, pictures in (('with', dict(num_images=3)), ('off', dict(draw=False)), ('without', None)):
-        build_runner(config(task, toy_data, tmp_path / name, pictures)).train()
+        runner = build_runner(config(task, toy_data, tmp_path / name, pictures))
+        runner.visualizer._vis_backends['tracker'] = tracker
+        runner.train()
     for iteration in (2, 4):
         file = f'iter_{iteration}.pth'
         assert_same_checkpoints(tmp_path / 'with' / file, tmp_path / 'without' / file)
         assert_same_checkpoints(tmp_path / 'off' / file, tmp_path / 'without' / file)
+    assert sent == [('predictions', 3, 2), ('predictions', 3, 4)]
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.png'))
     folder = 'with/pictures'
     expected = ['curves.png', 'predictions/iter_000002.png', 'predictions/iter_000004.png']
