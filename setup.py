@@ -76,6 +76,7 @@ setup(
         'det': [*requirements('mmcv'), *requirements('det')],
         'app': requirements('app'),
         'video': requirements('video'),
+        'tracking': requirements('tracking'),
         'tests': [*requirements('tests'), *requirements('export'), *requirements('app'), *requirements('video')],
         'lint': requirements('lint'),
         'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det')],

@@ -36,6 +36,7 @@ __all__ = [
     'SafeCheckpointHook',
     'StopOnDivergenceHook',
     'StopOnSignalHook',
+    'TrainingPicturesHook',
     'TwinsLayerDecayConstructor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',

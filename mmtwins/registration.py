@@ -8,6 +8,7 @@ from .engine.divergence import StopOnDivergenceHook
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .engine.optim import TwinsLayerDecayConstructor
+from .engine.pictures_hook import TrainingPicturesHook
 from .engine.recompute import replace_activation_checkpointing
 from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
@@ -34,6 +35,7 @@ __all__ = [
     'SafeCheckpointHook',
     'StopOnDivergenceHook',
     'StopOnSignalHook',
+    'TrainingPicturesHook',
     'TwinsLayerDecayConstructor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',

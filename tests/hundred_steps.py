@@ -148,9 +148,8 @@ def draw(path: str | Path) -> Path:
             row[1].semilogy(steps, np.maximum(difference, 1e-17), '.', color=colour, ms=5, label=label)
         for number, name in ((np.float32(reference[0]), 'float32'), (reference[0], 'float64')):
             row[1].axhline(np.spacing(number), color='grey', lw=0.8, ls=':')
-            row[1].text(
-                STEPS, np.spacing(number), f'last digit of {name}', ha='right', va='bottom', fontsize=8, color='grey'
-            )
+            style = dict(fontsize=9, color=INK, bbox=dict(facecolor='white', edgecolor='none', pad=1))
+            row[1].text(1, 30 * np.spacing(number), f'dotted: last digit of {name}', ha='left', va='bottom', **style)
         row[1].set(ylabel='absolute difference', ylim=(3e-18, 1e-1))
         row[1].set_title('loss minus that of the plain reference in float64', loc='left', fontsize=11, color=INK)
         for axis in row:

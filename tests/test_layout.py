@@ -20,6 +20,7 @@ ORDER = (
     'masks',
     'markdown',
     'plotting',
+    'figures',
     'weights',
     'models',
     'datasets',

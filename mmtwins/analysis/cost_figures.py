@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plotting import INK, make_figure, save_figure, use_plain_log_ticks, viridis
+from ..plotting import INK, LINES, make_figure, save_figure, use_plain_log_ticks, viridis
 from .comparison import Comparison
 from .cost import gsa_cost, lsa_cost
 from .cost_report import StageReport
@@ -30,8 +30,17 @@ def draw_cost_curves(
     Returns:
         ``path``.
     """
-    figure, axes = make_figure(1 if measured is None else 2, len(stages), width=3.1, height=3.0)
-    colours = viridis(3)
+    number = len(stages)
+    if measured is None:  # at most three beside each other, which a page has room for
+        columns = min(number, 3)
+        figure, grid = make_figure(-(-number // columns), columns, width=3.1, height=3.0)
+        axes = grid.reshape(1, -1)
+        for axis in axes[0, number:]:
+            axis.remove()
+    else:
+        columns = number
+        figure, axes = make_figure(2, number, width=3.1, height=3.0)
+    colours = list(LINES[:3])
     for column, stage in enumerate(stages):
         size = (stage.height, stage.width, stage.dim)
         sides = np.geomspace(1, min(size[:2]), 200)
@@ -46,7 +55,7 @@ def draw_cost_curves(
         axis.set(
             title=f'{stage.title}, {stage.height} x {stage.width}\nminimum at k = {stage.best_k:.2f}', yscale='log'
         )
-        axis.set_ylabel('MACs of one attention product (M)' if column == 0 else None)
+        axis.set_ylabel('MACs of one attention\nproduct (M)' if column % columns == 0 else None)
         if measured is not None:
             _draw_measured(axes[1, column], stage, measured[column], colours)
         for row in axes[:, column]:
@@ -57,7 +66,7 @@ def draw_cost_curves(
         shown += [next((axis for axis in axes[1] if axis.lines), axes[1, 0])]
         shown[1].set_ylabel('relative to the chosen k')
     named = [pair for axis in shown for pair in zip(*axis.get_legend_handles_labels())]
-    figure.legend(*zip(*named), loc='outside lower center', ncols=8, frameon=False)
+    figure.legend(*zip(*named), loc='outside lower center', ncols=5 if measured is None else 8, frameon=False)
     return save_figure(figure, path)
 
 

@@ -1,15 +1,13 @@
 """Read what MMEngine left of a training in its work directory: logged numbers, config, number of GPUs."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from mmengine.config import Config
 
 from ..engine.config_names import find_config
+from ..engine.scalars import find_logs, join_logs
 
 LOGS = 'TIMESTAMP/vis_data/scalars.json'
 
@@ -40,14 +38,6 @@ class RunLog:
     name: str = ''
 
 
-class _Joined(NamedTuple):
-    training: list[dict]
-    validation: list[dict]
-    starts: list[int]
-    trained: Path | None  # the last log with training
-    unreadable: int
-
-
 def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
     """Read a training from its work directory.
 
@@ -64,10 +54,10 @@ def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise ValueError(f'{work_dir} is no folder: give the work directory of a training, such as work_dirs/CONFIG')
-    files = _find_logs(work_dir)
+    files = find_logs(work_dir)
     if not files:
         raise ValueError(f'{work_dir} has no {LOGS}: give the work directory of a training that MMEngine logged')
-    joined = _join(files)
+    joined = join_logs(files)
     if not joined.training:
         raise ValueError(
             f'{work_dir} has no record of training in {len(files)} log(s): wait for the first line, after '
@@ -88,87 +78,6 @@ def read_run(work_dir: str | Path, config: str | Path | None = None) -> RunLog:
         epoch_length,
         name=named[0].stem if len(named) == 1 else '',
     )
-
-
-def read_scalars(work_dir: str | Path) -> list[dict]:
-    """Read all records of a work directory, joined as by :func:`read_run`.
-
-    Args:
-        work_dir: Work directory of MMEngine.
-
-    Returns:
-        One dict per record, ordered by ``step`` (iterations), a validation before the training record of the same step. Empty
-        where nothing was logged.
-    """
-    joined = _join(_find_logs(Path(work_dir)))
-    return sorted(joined.validation + joined.training, key=lambda record: record['step'])  # keeps equal ones in order
-
-
-def _find_logs(work_dir: Path) -> list[Path]:
-    """One file per run, by its timestamp."""
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.parts[-3])
-    return files or sorted(work_dir.glob('vis_data/scalars.json'))
-
-
-def _join(files: Iterable[Path]) -> _Joined:
-    """Join runs; one that starts at an iteration replaces what earlier ones logged from there on."""
-    training: dict[int, dict] = {}
-    validation: dict[int, dict] = {}
-    starts: list[int] = []
-    trained, unreadable = None, 0
-    for path in files:
-        records = list(_read_records(path))
-        unreadable += sum(record is None for record in records)
-        run = _place_validations([record for record in records if record])
-        steps = [record['step'] for record in run if _is_training(record)]
-        if not steps:
-            continue
-        for known in (training, validation):
-            for step in [step for step in known if step >= min(steps)]:
-                del known[step]
-        for record in run:
-            (training if _is_training(record) else validation)[record['step']] = record
-        starts = [start for start in starts if start < min(steps)] + [min(steps)]
-        trained = path
-    ordered = [[known[step] for step in sorted(known)] for known in (training, validation)]
-    return _Joined(ordered[0], ordered[1], starts, trained, unreadable)
-
-
-def _is_training(record: dict) -> bool:
-    return 'loss' in record or any(key.endswith('lr') for key in record)
-
-
-def _place_validations(records: list[dict]) -> list[dict]:
-    """Give each validation the iteration after which it ran; a training that counts in epochs logs the epoch as ``step``."""
-    by_epoch = any('epoch' in record for record in records)
-    placed, last = [], 0
-    for record in records:
-        if _is_training(record):
-            last = max(last, record['step'])
-        elif by_epoch and record['step'] < last:
-            record = record | dict(epoch=record['step'], step=last)
-        elif by_epoch and not last:
-            continue  # of an epoch that an earlier run trained
-        placed.append(record)
-    return placed
-
-
-def _read_records(path: Path) -> Iterator[dict | None]:
-    """The numbers of each line, with ``step``; None for a line that is no record."""
-    for line in path.read_text(errors='replace').splitlines():
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            numbers = {
-                re.sub('^(train|val)/', '', key): value  # of log_processor.log_with_hierarchy
-                for key, value in record.items()
-                if isinstance(value, int | float)
-            }
-            step = int(numbers['step'])
-            yield numbers | dict(step=step) if step > 0 or not _is_training(numbers) else None
-        except (ValueError, AttributeError, KeyError, OverflowError):
-            yield None
 
 
 def _find_configs(work_dir: Path, trained: Path | None) -> list[Path]:

@@ -61,12 +61,12 @@ def draw_bars(groups: Mapping[str, Mapping[str, float]], unit: str, path: str | 
     Returns:
         ``path``.
     """
-    figure, axes = _make_panels(len(groups), width=3.2, height=2.6)
+    figure, axes = _make_panels(len(groups), width=4.2, height=2.4)
     for axis, (title, values) in zip(axes, groups.items(), strict=True):
         bars = axis.barh(list(values), list(values.values()), color=[_colour(name) for name in values])
         axis.bar_label(bars, fmt='{:,.0f}', padding=2)
         axis.set(title=title, xlabel=unit)
-        axis.title.set_fontsize(9)
+        axis.title.set_fontsize(11)
         axis.margins(x=0.35)
         axis.invert_yaxis()
     return save_figure(figure, path)
@@ -100,8 +100,8 @@ def draw_growth(panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel:
 
 
 def _make_panels(number: int, width: float, height: float) -> tuple:
-    """A figure and so many axes, in rows of at most four, or of two where there are not more than four."""
-    columns = min(number, 4 if number > 4 else 2)
+    """A figure and so many axes, in rows of two, which are readable at the width of a page."""
+    columns = min(number, 2)
     figure, axes = make_figure(math.ceil(number / columns), columns, width, height)
     for axis in axes.flat[number:]:
         axis.remove()

@@ -12,6 +12,7 @@ from .parsing import parse, register
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+TRACKERS = ('tensorboard', 'wandb')  # those of mmtwins.engine.tracking, without its import of torch
 EXAMPLE = 'mmtwins train upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --cfg-options data_root=data/ade --dry-run'
 
 
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='check everything, train one iteration, validate one batch, and stop; nothing is written',
     )
+    parser.add_argument(
+        '--track',
+        action='append',
+        choices=TRACKERS,
+        default=[],
+        help='report curves, pictures and config there too; may be given twice (default: to none)',
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..engine.preflight import announce
     from ..engine.runner import build_runner
     from ..engine.start import FROM_SCRATCH, start_from_scratch
+    from ..engine.tracking import track
     from ..engine.work_dir import locked_work_dir, resume_if_possible
 
     with ExitStack() as stack:
@@ -86,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with nullcontext() if args.verbose else quiet_terminal():
                 runner = build_runner(cfg, checkpoints, notes)
             announce(runner, preflight)
+            track(runner, [] if args.dry_run else args.track)
             if args.from_scratch:
                 runner.logger.warning(FROM_SCRATCH)
             if args.dry_run:

@@ -74,7 +74,7 @@ def draw_picture(checked: Checked, path: str | Path) -> Path | None:
             _draw_annotations(axis, picture, table, images.facts[index].size, _row_of(table, index, checked), palette)
         else:
             _draw_labels(axis, picture, table, index, palette)
-        axis.set_title(_shorten(Path(images.paths[index]).name), fontsize=8, color=INK)
+        axis.set_title(_shorten(Path(images.paths[index]).name), fontsize=10, color=INK)
         axis.set_axis_off()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,10 +190,10 @@ def _draw_image_sizes(axis: 'Axes', images: ImageTable) -> None:
 
 
 def _finish(axis: 'Axes', title: str) -> None:
-    axis.set_title(title, fontsize=9, color=INK)
+    axis.set_title(title, fontsize=11, color=INK)
     axis.tick_params(labelsize=8)
-    axis.xaxis.label.set_fontsize(8)
-    axis.yaxis.label.set_fontsize(8)
+    axis.xaxis.label.set_fontsize(10)
+    axis.yaxis.label.set_fontsize(10)
     axis.spines[['top', 'right']].set_visible(False)
     axis.grid(alpha=0.25, axis='y')
 
@@ -239,7 +239,7 @@ def _write(axis: 'Axes', x: float, y: float, name: str, colour: Any, **options: 
     """The name of a class on its colour."""
     box = dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85)
     text = 'black' if np.dot(_rgb(colour), (0.3, 0.6, 0.1)) > 0.6 else 'white'
-    axis.text(x, y, _shorten(name, 14), fontsize=6, color=text, clip_on=True, bbox=box, **options)
+    axis.text(x, y, _shorten(name, 14), fontsize=8.5, color=text, clip_on=True, bbox=box, **options)
 
 
 def _draw_annotations(
@@ -263,8 +263,10 @@ def _draw_annotations(
             Rectangle((x, y), box_width, box_height, fill=False, edgecolor=edge, linestyle=style, linewidth=1.2)
         )
         if label >= 0 and place < 12 and 0 <= x <= width and 0 <= y <= height:
-            side = 'bottom' if y > height / 12 else 'top'
-            _write(axis, x, y, table.classes[label], colour, va=side)
+            side = 'bottom' if y > height / 10 else 'top'
+            right = x + box_width if x > 0.75 * width else None  # the name ends where the box does
+            across = dict(ha='right') if right else {}
+            _write(axis, min(right or x, width), y, table.classes[label], colour, va=side, **across)
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
 

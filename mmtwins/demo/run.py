@@ -15,9 +15,11 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from ..analysis.run_log import read_scalars
+from ..engine.scalars import read_scalars
+from ..figures.curves import draw_training_curves
+from ..figures.examples import choose_examples, draw_examples
 from .data import generate_toy_data
-from .figures import choose_examples, draw_examples, draw_training_curves, predict_examples
+from .figures import predict_examples
 from .progress import Meter, readable_time
 from .tasks import TASKS, TINY_DATA, DemoError, Settings
 from .training import evaluate, train

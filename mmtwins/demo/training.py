@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from ..analysis.run_log import read_scalars
+from ..engine.scalars import read_scalars
 from ..engine.work_dir import find_newest_checkpoint
 from .processes import run_script
 from .progress import Meter

@@ -124,9 +124,13 @@ def _bytes(number: int) -> str:
 
 
 def describe_results(cfg: Config, room: Room | None) -> Line:
-    """Where logs and checkpoints go."""
+    """Where logs, checkpoints and pictures go."""
     apart = room is not None and str(room.folder) != str(cfg.work_dir)
-    return Line('results', f'{cfg.work_dir}' + (f', checkpoints in {room.folder}' if room and apart else ''))
+    text = f'{cfg.work_dir}' + (f', checkpoints in {room.folder}' if room and apart else '')
+    pictures = (cfg.get('default_hooks') or {}).get('pictures')
+    if pictures and pictures.get('draw', True):
+        text += ', pictures of the training in pictures/'
+    return Line('results', text)
 
 
 def describe_resume(cfg: Config) -> Line:

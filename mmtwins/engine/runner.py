@@ -16,6 +16,7 @@ from .distributed import SameBuffersHook, prepare_processes
 from .divergence import StopOnDivergenceHook
 from .hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .loops import name_resumable_loop
+from .pictures_hook import TrainingPicturesHook
 from .resume_hook import ExactResumeHook
 from .start import drop_imagenet
 from .stopping import StopOnSignalHook
@@ -51,6 +52,7 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
     prepare_processes(cfg)
     check_together(cfg)
     save_safely(cfg)
+    draw_pictures(cfg)
     if cfg.get('runner_type') == 'FlexibleRunner':
         cfg.env_cfg = cfg.get('env_cfg') or {}
         if cfg.get('load_from'):
@@ -64,6 +66,18 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
     for note in notes:
         runner.logger.info(note)
     return runner
+
+
+def draw_pictures(cfg: Config) -> None:
+    """Let a config of MMSegmentation or MMDetection draw pictures of its training, unless it says otherwise, in place.
+
+    Args:
+        cfg: The whole config, with ``default_hooks``. Their entry ``pictures`` has the options of the hook; None is none.
+    """
+    if cfg.get('default_scope') in ('mmseg', 'mmdet') and cfg.get('train_cfg'):
+        options = cfg.default_hooks.pop('pictures', {})  # MMEngine takes no None for a hook that it does not know
+        if options is not None:
+            cfg.default_hooks.pictures = dict(type=TrainingPicturesHook.__name__) | options
 
 
 def save_safely(cfg: Config) -> None:

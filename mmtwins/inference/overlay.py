@@ -79,7 +79,7 @@ def draw_instances(
     factor = enlargement(image)
     picture, boxes = _enlarged(image, factor), factor * boxes
     height = _text_height(picture)
-    thin = max(1, height // 8)
+    thin = max(2, height // 7)
     order = range(len(labels) - 1, -1, -1)
     for i in order:
         colour = tuple(info.palette[labels[i]])

@@ -14,8 +14,8 @@ from PIL import Image
 from ..inference.predictor import Predictor
 from .about import as_html, describe
 from .asking import Model, write_files
-from .examples import gather_examples
 from .heat import AVERAGE, KINDS, draw_heat
+from .offered import gather_examples
 from .serving import private_folder, require_gradio
 from .sessions import Session, Sessions
 from .view import PALETTES, choose_colours, make_view

@@ -46,16 +46,58 @@ def figures(monkeypatch):
     return saved
 
 
-def axes_of(figure):
-    """Panels with a heat map by title of their cell."""
-    found = {}
-    for band in figure.subfigs:
-        for cell in band.subfigs:
-            if cell._suptitle and any(axis.get_images() for axis in cell.axes):
-                found.setdefault(band._suptitle.get_text(), {})[cell._suptitle.get_text()] = [
-                    axis for axis in cell.axes if axis.get_images()
-                ]
-    return found
+def box_of(artist):
+    return np.array(artist.get_window_extent().extents)
+
+
+def heat_maps(figure):
+    """Panels with a heat map over an image, from top to bottom and left to right, with the titles above each of them."""
+    boxes = {axis: box_of(axis) for axis in figure.axes if len(axis.get_images()) == 2}
+    texts = [(text.get_text(), *box_of(text)) for text in figure.texts]
+    titles = {}
+    for axis, (left, _, _, top) in sorted(boxes.items(), key=lambda item: (-round(item[1][3]), item[1][0])):
+        above = [(y0, text) for text, x0, y0, *_ in texts if y0 >= top and abs(x0 - left) < 3]
+        titles[axis] = min(above)[1] if above else ''
+    return titles
+
+
+def texts_of(figure):
+    """All that is written, with the numbers along the axes and the legend."""
+    yield from figure.texts
+    for axis in figure.axes:
+        yield from axis.texts
+        if axis.get_xlabel():
+            yield from (axis.xaxis.label, axis.yaxis.label)
+            for part, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+                inside = [min(limits) <= place <= max(limits) for place in part.get_ticklocs()]
+                yield from (label for label, is_drawn in zip(part.get_ticklabels(), inside) if is_drawn)
+        if axis.get_legend():
+            yield from axis.get_legend().get_texts()
+
+
+def assert_apart(figure):
+    """No text meets another one, or leaves the page, and no panel covers another one or a text."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height(physical=True)
+    texts = [text for text in texts_of(figure) if text.get_text()]
+    boxes = np.array([box_of(text) for text in texts])
+    assert boxes.min() >= 0 and boxes[:, 2].max() <= width and boxes[:, 3].max() <= height
+    panels = np.array([box_of(axis) for axis in figure.axes if axis.axison])
+    for text, box in zip(texts, boxes):
+        words = [other.get_text() for other, meets in zip(texts, meeting(box, boxes)) if meets and other is not text]
+        assert not words, (text.get_text(), words)
+        if text.axes is None or text not in text.axes.texts:  # numbers of points lie on the image
+            assert not meeting(box, panels).any(), text.get_text()
+    for i, box in enumerate(panels):
+        assert not meeting(box, panels[:i]).any()
+
+
+def meeting(box, boxes):
+    """Which boxes have more than half a pixel in common with one."""
+    if not len(boxes):
+        return np.zeros(0, bool)
+    common = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return (common > 0.5).all(axis=1)
 
 
 def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
@@ -70,31 +112,70 @@ def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
     path = draw_attention(inspection, tmp_path / 'deep/attention.png', heads=True, features=True)
     assert path.stat().st_size > 10000
     (figure,) = figures
-    panels = axes_of(figure)
-    assert list(panels) == [
+    assert_apart(figure)
+    headings = [text.get_text() for text in figure.texts if text.get_weight() == 'bold']
+    assert headings == [
         'Output: three principal components as red, green, blue',
         *(
-            f'{kind} from point {number} at x = {x}, y = {y}: {which}'
+            f'{kind} at point {number}, ({x}, {y}): {which}'
             for number, x, y in ((1, 50, 25), (2, 2, 45))
-            for kind in ('LSA', 'GSA')
-            for which in ('average of the heads', 'each head')
+            for kind in ('Local attention (LSA)', 'Global attention (GSA)')
+            for which in ('mean of the heads', 'each head')
         ),
     ]
-    (axis,) = panels['GSA from point 1 at x = 50, y = 25: average of the heads'][
-        'stage 2, block 2: 12 x 16 tokens\nsub-windows of 4 x 4, 3 x 4 keys'
-    ]
-    assert axis.get_xlim() == (0, 64) and axis.get_ylim() == (48, 0) and axis.get_xlabel() == 'x (pixels)'
+    panels = heat_maps(figure)
+    local, *_ = panels
+    assert panels[local] == 'stage 2, block 1\nwindow of 7 x 7 tokens\nx 28 to 56, y 0 to 28'
+    assert local.get_xlim() == (28, 56) and local.get_ylim() == (28, 0)
+    axis = next(axis for axis, title in panels.items() if title.endswith('3 x 4 keys, each of 4 x 4 tokens'))
+    assert axis.get_xlim() == (0, 64) and axis.get_ylim() == (48, 0)
     heat = axis.get_images()[-1]
     assert heat.get_extent() == [0, 64, 48, 0] and heat.get_cmap().name == 'viridis'
     assert np.unravel_index(heat.get_array().argmax(), (3, 4)) == (1, 2) and heat.get_array().max() > 99
     lines = sorted({float(v) for c in axis.collections for path in c.get_paths() for v in path.vertices[:, 0]})
     assert lines == [0, 16, 32, 48, 64]  # the grid of sub-windows
-    (axis,) = panels['LSA from point 1 at x = 50, y = 25: average of the heads'][
-        'stage 2, block 1: 12 x 16 tokens\nwindow of 7 x 7'
-    ]
-    assert axis.get_xlim() == (28, 56) and axis.get_ylim() == (28, 0)
-    each = panels['GSA from point 2 at x = 2, y = 45: each head']
-    assert [len(axes) for axes in each.values()] == [2]
+    assert len(panels) == 2 * 2 * (1 + 2)  # of two points and two kinds: the mean and two heads
+    image = next(axis for axis in figure.axes if axis.get_xlabel())
+    assert image.get_xlabel() == 'x (pixels)' and image.get_xlim() == (0, 64)
+
+
+@pytest.mark.parametrize(
+    ('width', 'height', 'heads'),
+    [
+        *((*size, False) for size in ((5000, 50), (50, 5000), (37, 1000), (1000, 37), (250, 200), (33, 32))),
+        *((*size, True) for size in ((5000, 50), (50, 5000), (250, 200))),
+    ],
+)
+def test_nothing_overlaps_whatever_the_shape_of_the_image(width, height, heads, figures, tmp_path):
+    """In a model with as many heads as the largest, at two points, one of them in a corner, where windows are cut."""
+    arch = dict(embed_dims=(16, 32, 32, 64), depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 32), mlp_ratios=(1, 1, 1, 1))
+    torch.manual_seed(0)
+    backbone = TwinsSVTBackbone(arch=arch, window_padding='zero').eval()
+    padded = [-(-side // 32) * 32 for side in (height, width)]
+    points = [(width - 0.5, height - 0.5), (width / 3, height / 3)][: 1 if heads else 2]
+    with capture_attention(backbone, points) as maps, torch.no_grad():
+        outputs = backbone(torch.rand(1, 3, *padded))
+    image = np.full((height, width, 3), 128, np.uint8)
+    features = {index: output[0].numpy() for index, output in enumerate(outputs, start=1)}
+    draw_attention(Inspection(image, maps, features, tuple(padded)), tmp_path / 'a.png', heads, features=not heads)
+    (figure,) = figures
+    assert_apart(figure)
+    panels = np.array([box_of(axis) for axis in heat_maps(figure)])
+    assert len(panels) == (2 * (4 + 2 + 4 + 8 + 32) if heads else 2 * 2 * 4)
+    sizes = panels[:, 2:] - panels[:, :2]
+    assert sizes.min() > 0.08 * figure.dpi  # inches
+    assert heads or sizes[:, 0].min() > 0.22 * figure.bbox.width
+    is_stretched = max(width, height) > 500
+    assert any('stretched' in text.get_text() for text in figure.texts) == is_stretched
+
+
+def test_a_figure_of_one_stage_has_room_for_its_titles(backbone, figures, tmp_path):
+    with capture_attention(backbone, [(3, 3), (4999, 40)], stages=[3]) as maps, torch.no_grad():
+        backbone(torch.rand(1, 3, 64, 5024))
+    image = np.zeros((50, 5000, 3), np.uint8)
+    draw_attention(Inspection(image, maps, {}, (64, 5024)), tmp_path / 'a.png', heads=True, features=True)
+    assert_apart(figures[0])
+    assert any('no output of this backbone' in text.get_text() for text in figures[0].texts)
 
 
 def test_figure_of_nothing(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from runs import write_run
 
-from mmtwins.analysis.run_log import read_run, read_scalars
+from mmtwins.analysis.run_log import read_run
+from mmtwins.engine.scalars import read_scalars
 
 CFG = Config(dict(model=dict(type='Model'), train_cfg=dict(max_iters=100)))
 

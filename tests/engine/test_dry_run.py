@@ -58,7 +58,7 @@ def test_both_tasks_leave_a_work_directory_as_it_was(
     assert done.returncode == 0, output
     assert len(DONE.findall(output)) == output.count('Before the first iteration:') == 1
     assert len(re.findall(r'Iter\(train\)|Saving checkpoint', output)) <= 1
-    assert f'  results  {work_dir}\n' in output
+    assert f'  results  {work_dir}, pictures of the training in pictures/\n' in output
     assert contents(work_dir) == before
     assert not list(_temporary_files.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {'work'}

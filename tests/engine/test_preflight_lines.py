@@ -138,6 +138,13 @@ def test_results_and_how_to_resume() -> None:
     cfg = Config(dict(work_dir='work_dirs/a', default_hooks=dict(checkpoint=hook), train_cfg=dict(max_iters=20000)))
     assert describe_results(cfg, None) == ('results', 'work_dirs/a', False)
     assert describe_results(cfg, Room(Path('work_dirs/a'), 1, 1, 1, 1)).text == 'work_dirs/a'
+    for pictures, text in (
+        (dict(type='H'), ', pictures of the training in pictures/'),
+        (dict(draw=False), ''),
+        (None, ''),
+    ):
+        drawn = Config(dict(work_dir='work_dirs/a', default_hooks=dict(pictures=pictures)))
+        assert describe_results(drawn, None).text == f'work_dirs/a{text}'
     assert describe_results(cfg, Room(Path('out/a'), 1, 1, 1, 1)).text == 'work_dirs/a, checkpoints in out/a'
     assert describe_resume(cfg) == (
         'resume',

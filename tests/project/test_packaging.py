@@ -116,7 +116,9 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    required = {extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'export', 'tests', 'lint', 'all')}
+    required = {
+        extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'all')
+    }
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
         required[extra.split('==')[1].strip(' "\'') if extra else ''].add(requirement.replace(' ', ''))
@@ -133,6 +135,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('det', 'mmcv', 'det')
     same('app', 'app')
     same('video', 'video')
+    same('tracking', 'tracking')
     same('export', 'export')
     same('tests', 'tests', 'export', 'app', 'video')
     same('lint', 'lint')

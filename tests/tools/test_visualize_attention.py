@@ -14,6 +14,9 @@ def test_command_line(toy_checkpoints, toy_data, call_tool, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'deep/a.png').read_bytes().startswith(b'\x89PNG')
+    done = call_tool('visualize_attention.py', DETECTOR, toy_checkpoints['mmdet'], image, '--points', 30, 40)
+    assert done.stdout.splitlines()[-1] == f'Wrote work_dirs/attention/{image.stem}.png'
+    assert (tmp_path / 'work_dirs/attention' / f'{image.stem}.png').is_file()
 
 
 def test_errors_end_in_one_line(toy_checkpoints, toy_data, call_tool):

@@ -15,6 +15,7 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    pictures=dict(type='TrainingPicturesHook'),
 )
 log_processor = dict(by_epoch=True)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -9,6 +9,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=50, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    pictures=dict(type='TrainingPicturesHook'),
 )
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -1,0 +1,1 @@
+"""Figures of a training: its curves, and predictions beside the truth."""
