@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 from mmtwins.engine.arguments import checkpoint_argument, config_argument, device_argument, readable_errors
 from mmtwins.inference.predictor import Predictor
-from mmtwins.page.layout import build_app
+from mmtwins.page.controls import build_app
 from mmtwins.page.serving import serve
 
 

@@ -25,7 +25,7 @@ def serve(
     """Serve a page. Only this machine can reach it, unless ``host`` says otherwise.
 
     Args:
-        page: As :func:`mmtwins.page.layout.build_app` returns it.
+        page: As :func:`mmtwins.page.controls.build_app` returns it.
         host: Address to listen on; ``'0.0.0.0'`` lets every machine in the network use the page, without a password.
         port: Port to listen on.
         max_megabytes: Largest file that can be uploaded.

@@ -57,7 +57,7 @@ def photo(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def segmented(segmentor, photo):
     """The prediction of the segmentor for the photo."""
-    from mmtwins.page.model import Model
+    from mmtwins.page.shared_model import Model
 
     return Model(segmentor).predict(photo).kept
 
@@ -65,7 +65,7 @@ def segmented(segmentor, photo):
 @pytest.fixture(scope='session')
 def detected(detector, photo):
     """The prediction of the detector for the photo."""
-    from mmtwins.page.model import Model
+    from mmtwins.page.shared_model import Model
 
     return Model(detector).predict(photo).kept
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmtwins.page.heat import SIDE, draw_heat
-from mmtwins.page.model import Model
+from mmtwins.page.shared_model import Model
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mmtwins.page import serving
-from mmtwins.page.layout import build_app
+from mmtwins.page.controls import build_app
 
 
 def test_the_folder_of_uploads_is_closed_to_other_users():

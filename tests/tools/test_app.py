@@ -1,4 +1,4 @@
-"""tools/app.py: its arguments, and what it gives to the page. tests/page/test_layout.py uses the page."""
+"""tools/app.py: its arguments, and what it gives to the page. tests/page/test_controls.py uses the page."""
 
 import pytest
 from toys import SEGMENTOR
@@ -15,10 +15,10 @@ def test_numbers_out_of_range_are_refused(call_tool, arguments):
 
 
 def test_the_page_is_served_with_the_arguments(call_tool, toy_checkpoints, monkeypatch):
-    from mmtwins.page import layout, serving
+    from mmtwins.page import controls, serving
 
     served = []
-    monkeypatch.setattr(layout, 'build_app', lambda *arguments: arguments)
+    monkeypatch.setattr(controls, 'build_app', lambda *arguments: arguments)
     monkeypatch.setattr(serving, 'serve', lambda *arguments: served.append(arguments))
     options = ['--port', 1234, '--max-megabytes', 5, '--score-thr', 0.5, '--device', 'cpu', '--examples', 'mine']
     done = call_tool('app.py', SEGMENTOR, toy_checkpoints['mmseg'], *options)

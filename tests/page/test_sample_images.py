@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmtwins.demo.scenes import CLASSES
-from mmtwins.page.examples import MAX_EXAMPLES, gather_examples
+from mmtwins.page.sample_images import MAX_EXAMPLES, gather_examples
 
 
 def test_scenes_have_the_size_that_the_model_knows(tmp_path):

@@ -14,10 +14,10 @@ import pytest
 from browser import Browser, start_browser
 from toys import SEGMENTOR
 
-from mmtwins.page import layout
-from mmtwins.page.layout import build_app
-from mmtwins.page.model import Model, write_files
+from mmtwins.page import controls
+from mmtwins.page.controls import build_app
 from mmtwins.page.serving import private_folder, serve
+from mmtwins.page.shared_model import Model, write_files
 from mmtwins.page.view import OKABE_ITO, choose_colours
 
 cv2 = pytest.importorskip('cv2')
@@ -303,7 +303,7 @@ def test_users_see_their_own_image_alone_and_no_file_of_the_server(browser, url,
         '/etc/passwd',
         f'{held.parent}/../../../etc/passwd',
         link,
-        layout.SCRIPT,
+        controls.SCRIPT,
     )
     assert [status(f'/gradio_api/file={path}') for path in refused] == [403] * len(refused)
     link.unlink()
@@ -332,16 +332,16 @@ def test_the_page_is_for_this_machine_only(url):
 def test_attention_is_offered_as_far_as_the_model_has_it(segmentor, monkeypatch, stages):
     pytest.importorskip('gradio')
     monkeypatch.setattr(
-        layout, 'Model', lambda predictor: SimpleNamespace(**{**vars(Model(predictor)), 'stages': stages})
+        controls, 'Model', lambda predictor: SimpleNamespace(**{**vars(Model(predictor)), 'stages': stages})
     )
     page = build_app(segmentor)
-    controls = {block.elem_id: block for block in page.blocks.values() if getattr(block, 'elem_id', None)}
-    assert controls['attending'].visible == bool(stages)
-    assert [choice for choice, _ in controls['stage'].choices] == [str(i + 1) for i in range(len(stages))]
-    assert [kind for _, kind in controls['kind'].choices] == [
+    named = {block.elem_id: block for block in page.blocks.values() if getattr(block, 'elem_id', None)}
+    assert named['attending'].visible == bool(stages)
+    assert [choice for choice, _ in named['stage'].choices] == [str(i + 1) for i in range(len(stages))]
+    assert [kind for _, kind in named['kind'].choices] == [
         kind for kind in ('LSA', 'GSA') if stages and kind in stages[0]
     ]
-    assert len(controls['head'].choices) == (1 + next(iter(stages[0].values())) if stages else 0)
+    assert len(named['head'].choices) == (1 + next(iter(stages[0].values())) if stages else 0)
 
 
 def test_examples_outlive_the_deletion_of_old_files(segmentor):
@@ -357,7 +357,7 @@ def test_what_goes_wrong_is_a_sentence_and_only_faults_have_a_traceback(capfd):
     def fail(error: Exception) -> None:
         raise error
 
-    told = layout._told(lambda text: (None, text))(fail)
+    told = controls._told(lambda text: (None, text))(fail)
     assert told(ValueError('the <image> is small')) == (
         None,
         '<span class="problem">The &lt;image&gt; is small.</span>',

@@ -13,11 +13,11 @@ from PIL import Image
 
 from ..inference.predictor import Predictor
 from .about import as_html, describe
-from .examples import gather_examples
 from .heat import AVERAGE, KINDS, draw_heat
-from .model import Model, write_files
+from .sample_images import gather_examples
 from .serving import private_folder, require_gradio
 from .sessions import Session, Sessions
+from .shared_model import Model, write_files
 from .view import PALETTES, choose_colours, make_view
 
 if TYPE_CHECKING:

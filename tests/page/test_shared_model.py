@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmtwins.inference.writers import ResultWriter
-from mmtwins.page.model import Model, write_files
+from mmtwins.page.shared_model import Model, write_files
 
 
 def test_an_image_is_predicted_on_as_by_infer(segmentor, photo):
