@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -10,7 +11,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import CallTool
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.runner import Runner
@@ -189,7 +189,11 @@ def test_a_resumed_training_keeps_its_order(
 
 
 def test_predictions_have_the_categories_of_the_file(
-    toy_data: Path, shuffled: Path, checkpoints: tuple[Path, Path], call_tool: CallTool, tmp_path: Path
+    toy_data: Path,
+    shuffled: Path,
+    checkpoints: tuple[Path, Path],
+    call_tool: Callable[..., subprocess.CompletedProcess],
+    tmp_path: Path,
 ) -> None:
     found = []
     for number, (root, checkpoint) in enumerate(zip((toy_data / 'coco', shuffled), checkpoints)):
@@ -283,7 +287,11 @@ SPOILT = {
 
 @pytest.mark.parametrize('name', SPOILT)
 def test_a_mismatch_is_an_error(
-    name: str, toy_data: Path, checkpoints: tuple[Path, Path], call_tool: CallTool, tmp_path: Path
+    name: str,
+    toy_data: Path,
+    checkpoints: tuple[Path, Path],
+    call_tool: Callable[..., subprocess.CompletedProcess],
+    tmp_path: Path,
 ) -> None:
     change, message = SPOILT[name]
     root = copy_data(toy_data, tmp_path / 'data', val=change)
