@@ -20,6 +20,7 @@ from mmtwins.engine.class_order import match_by_name, metric_ids, reorder
 from mmtwins.engine.config import load_config
 from mmtwins.engine.runner import build_runner
 
+CallTool = Callable[..., subprocess.CompletedProcess]
 pytest.importorskip('mmdet')
 CLASSES = ('ball', 'kite', 'starfish', 'crate', 'buoy', 'windmill')
 ORDER = (3, 5, 0, 1, 4, 2)
@@ -192,7 +193,7 @@ def test_predictions_have_the_categories_of_the_file(
     toy_data: Path,
     shuffled: Path,
     checkpoints: tuple[Path, Path],
-    call_tool: Callable[..., subprocess.CompletedProcess],
+    call_tool: CallTool,
     tmp_path: Path,
 ) -> None:
     found = []
@@ -290,7 +291,7 @@ def test_a_mismatch_is_an_error(
     name: str,
     toy_data: Path,
     checkpoints: tuple[Path, Path],
-    call_tool: Callable[..., subprocess.CompletedProcess],
+    call_tool: CallTool,
     tmp_path: Path,
 ) -> None:
     change, message = SPOILT[name]
