@@ -38,25 +38,28 @@ def folders(library: str) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in SKIPPED)
 
 
-def sweep(results: Path, arch: str = 'svt-s', again: bool = False) -> Iterator[dict[str, Any]]:
+def sweep(results: Path, arch: str = 'svt-s', again: bool = False, kept: bool = False) -> Iterator[dict[str, Any]]:
     """Try one config of every folder; what a former call has found is kept.
 
     Args:
         results: Folder for one JSON file per folder of configs.
         arch: As for :func:`mmtwins.swap_backbone`.
         again: Repeat what failed.
+        kept: Try nothing, and leave out what was not tried.
 
     Yields:
         The result of each folder: ``library``, ``folder``, ``config``, ``state`` (``'works'``, ``'refused'``, ``'missing'``
         or ``'failed'``) and what :func:`try_config` says.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for module in HEAVY:  # once, for all processes
+    for module in () if kept else HEAVY:  # once, for all processes
         import_module(module)
     for library in LIBRARIES:
         for folder in folders(library):
             path = results / f'{library}-{folder}.json'
             known = json.loads(path.read_text()) if path.exists() else None
+            if kept and known is None:
+                continue
             if known is None or (again and known['state'] == 'failed'):
                 known = _best(library, folder, arch)
                 path.write_text(json.dumps(known, indent=2) + '\n')

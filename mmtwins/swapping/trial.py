@@ -79,7 +79,7 @@ def _shrink(cfg: Config, side: int) -> None:
 
 def _fewer(part: Any) -> None:
     if isinstance(part, dict):
-        if part.get('type') == 'RandomSampler':
+        if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
         for key in ('num_queries', 'max_per_img'):
             if isinstance(part.get(key), int):
