@@ -43,11 +43,8 @@ def models_page(results: Sequence[Mapping[str, Any]], arch: str, command: str) -
         titles = ('folder', 'config', 'backbone before', 'parameters (M)', 'GMACs')
         lines += markdown_table(titles, [_row(result) for result in works], 3)
         others = [result for result in own if result['state'] != 'works']
-        lines += markdown_table(
-            ('folder', 'config', 'why not'),
-            [(r['folder'], f'`{r["config"]}`' if r['config'] else '-', _reason(r)) for r in others],
-            3,
-        )
+        rows = [(r['folder'], f'`{r["config"]}`' if r['config'] else '-', _reason(r)) for r in others]
+        lines += markdown_table(('folder', 'config', 'why not'), rows, 3) if rows else []
     return '\n'.join(lines).rstrip() + '\n'
 
 

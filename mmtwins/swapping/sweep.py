@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
 from ..engine.config import load_config
-from .refusing import CannotSwap, name_of
+from .refusing import name_of
 from .running import count_macs
 from .swap import plan_swap
 from .trial import SIDES, Trial, try_model
@@ -80,13 +80,8 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     try:
         cfg = load_config(base)
         plan = plan_swap(cfg, arch)
-    except ImportError as error:
-        return dict(state='missing', reason=str(error))
-    except CannotSwap as error:
-        missing = re.search(r'(mmpretrain|timm|transformers)', str(error))
-        return dict(state='missing' if missing else 'refused', reason=str(error))
-    except ValueError as error:
-        return dict(state='refused', reason=str(error))
+    except (ImportError, ValueError) as error:
+        return _failure(error, 'missing' if isinstance(error, ImportError) else 'refused')
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'swapped.py'
@@ -94,9 +89,7 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
             swapped = Config.fromfile(path)
         trial = _try_sides(swapped, plan.path)
     except Exception as error:
-        lines = traceback.format_exc().splitlines()
-        missing = re.search(r'mmpretrain|timm|transformers|No module named|is not installed|Please install', str(error))
-        return dict(state='missing' if missing else 'failed', reason=str(error)[:600], trace=lines[-12:])
+        return dict(_failure(error, 'failed'), trace=traceback.format_exc().splitlines()[-12:])
     holder: Any = cfg
     for key in plan.path:
         holder = holder[key]
@@ -104,6 +97,14 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     return dict(
         state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
     )
+
+
+def _failure(error: Exception, state: str) -> dict[str, Any]:
+    """State and reason, where the reason may be a package that is not there."""
+    found = re.search(r'mmpretrain|timm|transformers|skimage|(?<=No module named ).\w+', str(error))
+    if found:
+        return dict(state='missing', reason=f'it needs {found[0].strip("'")}, which was not installed')
+    return dict(state=state, reason=str(error)[:600])
 
 
 def _try_sides(cfg: Config, path: tuple[str, ...]) -> Trial:
