@@ -103,7 +103,8 @@ def _failure(error: Exception, state: str) -> dict[str, Any]:
     """State and reason, where the reason may be a package that is not there."""
     found = re.search(r'mmpretrain|timm|transformers|skimage|(?<=No module named ).\w+', str(error))
     if found:
-        return dict(state='missing', reason=f'it needs {found[0].strip("'")}, which was not installed')
+        package = found[0].strip("'")
+        return dict(state='missing', reason=f'it needs {package}, which was not installed')
     return dict(state=state, reason=str(error)[:600])
 
 
