@@ -24,6 +24,9 @@ def parse_args() -> argparse.Namespace:
         help='one JSON file per folder of configs; what is there is not tried again (default: %(default)s)',
     )
     parser.add_argument('--again', action='store_true', help='try again what failed')
+    parser.add_argument(
+        '--kept', action='store_true', help='try nothing: write the page from the results that are there'
+    )
     parser.add_argument('--out', default='docs/models.md', metavar='FILE', help='page to write (default: %(default)s)')
     return parser.parse_args()
 
@@ -32,7 +35,7 @@ def main() -> None:
     args = parse_args()
     results = []
     with readable_errors():
-        for result in sweep(Path(args.results), args.arch, args.again):
+        for result in sweep(Path(args.results), args.arch, args.again, args.kept):
             results.append(result)
             print(
                 f'{result["library"]} {result["folder"]}: {result["state"]} {result.get("reason", "")[:120]}',

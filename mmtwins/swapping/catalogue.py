@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..markdown import markdown_table
-from .sweep import COUNTED, LIBRARIES
+from .sweep import COUNTED, LIBRARIES, folders
 from .trying import ITERATIONS, SIDES
 
 NAMES = {'mmseg': 'MMSegmentation 1.2.2', 'mmdet': 'MMDetection 3.3.0'}
@@ -38,26 +38,24 @@ def models_page(results: Sequence[Mapping[str, Any]], arch: str, command: str) -
     ]
     for library in LIBRARIES:
         own = [result for result in results if result['library'] == library]
-        lines += [f'## {NAMES[library]}', '', _summary(own), '']
+        lines += [f'## {NAMES[library]}', '', _summary(own, len(folders(library))), '']
         works = [result for result in own if result['state'] == 'works']
         titles = ('folder', 'config', 'backbone before', 'parameters (M)', 'GMACs')
         lines += markdown_table(titles, [_row(result) for result in works], 3)
         others = [result for result in own if result['state'] != 'works']
-        lines += markdown_table(
-            ('folder', 'config', 'why not'),
-            [(r['folder'], f'`{r["config"]}`' if r['config'] else '-', _reason(r)) for r in others],
-            3,
-        )
+        rows = [(r['folder'], f'`{r["config"]}`' if r['config'] else '-', _reason(r)) for r in others]
+        lines += markdown_table(('folder', 'config', 'why not'), rows, 3) if rows else []
     return '\n'.join(lines).rstrip() + '\n'
 
 
-def _summary(results: Sequence[Mapping[str, Any]]) -> str:
+def _summary(results: Sequence[Mapping[str, Any]], total: int) -> str:
     counts = {state: sum(result['state'] == state for result in results) for state in ('works', 'refused', 'missing')}
-    text = f'{len(results)} folders: {counts["works"]} take Twins, {counts["refused"]} cannot'
+    text = f'{total} folders: {counts["works"]} take Twins, {counts["refused"]} cannot'
     if counts['missing']:
         text += f', {counts["missing"]} need packages that were not there'
     failed = len(results) - sum(counts.values())
-    return f'{text}, {failed} failed.' if failed else f'{text}.'
+    text += f', {failed} failed' if failed else ''
+    return f'{text}, {total - len(results)} not tried yet.' if total > len(results) else f'{text}.'
 
 
 def _row(result: Mapping[str, Any]) -> tuple[str, ...]:

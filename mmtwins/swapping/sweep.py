@@ -19,7 +19,7 @@ from mmengine.utils import get_installed_path
 
 from ..engine.config import load_config
 from .planning import plan_swap
-from .refusing import CannotSwap, name_of
+from .refusing import name_of
 from .running import count_macs
 from .trying import SIDES, Trial, try_model
 from .writing import write_config
@@ -38,25 +38,28 @@ def folders(library: str) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in SKIPPED)
 
 
-def sweep(results: Path, arch: str = 'svt-s', again: bool = False) -> Iterator[dict[str, Any]]:
+def sweep(results: Path, arch: str = 'svt-s', again: bool = False, kept: bool = False) -> Iterator[dict[str, Any]]:
     """Try one config of every folder; what a former call has found is kept.
 
     Args:
         results: Folder for one JSON file per folder of configs.
         arch: As for :func:`mmtwins.swap_backbone`.
         again: Repeat what failed.
+        kept: Try nothing, and leave out what was not tried.
 
     Yields:
         The result of each folder: ``library``, ``folder``, ``config``, ``state`` (``'works'``, ``'refused'``, ``'missing'``
         or ``'failed'``) and what :func:`try_config` says.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for module in HEAVY:  # once, for all processes
+    for module in () if kept else HEAVY:  # once, for all processes
         import_module(module)
     for library in LIBRARIES:
         for folder in folders(library):
             path = results / f'{library}-{folder}.json'
             known = json.loads(path.read_text()) if path.exists() else None
+            if kept and known is None:
+                continue
             if known is None or (again and known['state'] == 'failed'):
                 known = _best(library, folder, arch)
                 path.write_text(json.dumps(known, indent=2) + '\n')
@@ -77,13 +80,8 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     try:
         cfg = load_config(base)
         plan = plan_swap(cfg, arch)
-    except ImportError as error:
-        return dict(state='missing', reason=str(error))
-    except CannotSwap as error:
-        missing = re.search(r'(mmpretrain|timm|transformers)', str(error))
-        return dict(state='missing' if missing else 'refused', reason=str(error))
-    except ValueError as error:
-        return dict(state='refused', reason=str(error))
+    except (ImportError, ValueError) as error:
+        return _failure(error, 'missing' if isinstance(error, ImportError) else 'refused')
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'swapped.py'
@@ -91,9 +89,7 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
             swapped = Config.fromfile(path)
         trial = _try_sides(swapped, plan.path)
     except Exception as error:
-        lines = traceback.format_exc().splitlines()
-        missing = re.search(r'mmpretrain|timm|transformers|No module named|is not installed|Please install', str(error))
-        return dict(state='missing' if missing else 'failed', reason=str(error)[:600], trace=lines[-12:])
+        return dict(_failure(error, 'failed'), trace=traceback.format_exc().splitlines()[-12:])
     holder: Any = cfg
     for key in plan.path:
         holder = holder[key]
@@ -101,6 +97,15 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     return dict(
         state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
     )
+
+
+def _failure(error: Exception, state: str) -> dict[str, Any]:
+    """State and reason, where the reason may be a package that is not there."""
+    found = re.search(r'mmpretrain|timm|transformers|skimage|(?<=No module named ).\w+', str(error))
+    if found:
+        package = found[0].strip("'")
+        return dict(state='missing', reason=f'it needs {package}, which was not installed')
+    return dict(state=state, reason=str(error)[:600])
 
 
 def _try_sides(cfg: Config, path: tuple[str, ...]) -> Trial:

@@ -79,7 +79,7 @@ def _shrink(cfg: Config, side: int) -> None:
 
 def _fewer(part: Any) -> None:
     if isinstance(part, dict):
-        if part.get('type') == 'RandomSampler':
+        if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
         for key in ('num_queries', 'max_per_img'):
             if isinstance(part.get(key), int):
@@ -133,7 +133,11 @@ def _check_gradients(backbone: nn.Module) -> None:
 
 def _inputs(cfg: Config, model: BaseModel, side: int, training: bool) -> dict[str, Any]:
     """A batch as a data loader gives it."""
-    return _segmentation_inputs(side) if cfg.default_scope == 'mmseg' else _detection_inputs(model, side, training)
+    return (
+        _segmentation_inputs(side)
+        if cfg.default_scope == 'mmseg'
+        else _detection_inputs(model, side, training, "'with_mask': True" in str(cfg.get('train_dataloader')))
+    )
 
 
 def _segmentation_inputs(side: int) -> dict[str, Any]:
@@ -150,7 +154,7 @@ def _segmentation_inputs(side: int) -> dict[str, Any]:
     return dict(inputs=images, data_samples=samples)
 
 
-def _detection_inputs(model: BaseModel, side: int, training: bool) -> dict[str, Any]:
+def _detection_inputs(model: BaseModel, side: int, training: bool, with_mask: bool) -> dict[str, Any]:
     from mmdet.models.mot import BaseMOTModel
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 
@@ -159,12 +163,12 @@ def _detection_inputs(model: BaseModel, side: int, training: bool) -> dict[str, 
     is_video = type(model.data_preprocessor).__name__ == 'TrackDataPreprocessor' or isinstance(model, BaseMOTModel)
     if is_video and not by_frame:
         frames = dict(num_frames=2, key_frames_inds=[0]) if training else dict(num_frames=1)
-        data = demo_track_inputs(1, image_shapes=shape, num_items=[4], with_mask=True, **frames)
+        data = demo_track_inputs(1, image_shapes=shape, num_items=[4], with_mask=with_mask, **frames)
         for sample in (one for video in data['data_samples'] for one in video.video_data_samples):
             sample.set_metainfo(dict(ori_video_length=1, video_length=1))
             sample.gt_instances.instances_ids = torch.arange(4)
         return data
-    data = demo_mm_inputs(2, shape, [3, 3], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True)
+    data = demo_mm_inputs(2, shape, [3, 3], num_classes=2, with_mask=with_mask, with_semantic=True, use_box_type=True)
     for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape, shape], 50)):
         sample.gt_instances.labels.zero_()
         sample.gt_sem_seg.sem_seg.zero_()

@@ -1,11 +1,15 @@
 """The page of models."""
 
+import pytest
+
+from mmtwins.swapping import catalogue as module
 from mmtwins.swapping.catalogue import models_page
 
 WORKS = dict(state='works', config='a.py', old='ResNet', parameters=12_340_000, macs=5_600_000_000)
 
 
-def test_the_page_has_a_row_for_every_folder_and_counts_them() -> None:
+def test_the_page_has_a_row_for_every_folder_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'folders', lambda library: ['a', 'b', 'c', 'd'][: 2 if library == 'mmseg' else 4])
     results = [
         dict(library='mmseg', folder='ann', **WORKS),
         dict(library='mmseg', folder='stdc', state='refused', config='b.py', reason='its backbone is the method'),
@@ -20,4 +24,4 @@ def test_the_page_has_a_row_for_every_folder_and_counts_them() -> None:
     assert r'| reid | `c.py` | Not run here. Needs a\|b. |' in page
     assert '| x | - | Failed. One two. |' in page
     assert '2 folders: 1 take Twins, 1 cannot.' in page
-    assert '3 folders: 1 take Twins, 0 cannot, 1 need packages that were not there, 1 failed.' in page
+    assert '4 folders: 1 take Twins, 0 cannot, 1 need packages that were not there, 1 failed, 1 not tried yet.' in page

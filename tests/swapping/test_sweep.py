@@ -40,6 +40,8 @@ def test_what_was_found_is_kept_and_what_failed_is_repeated(tmp_path: Path, monk
     assert tried == ['a', 'b']
     assert [result['state'] for result in sweep(tmp_path, again=True)] == ['works', 'works']
     assert tried == ['a', 'b', 'b']
+    (tmp_path / 'mmseg-a.json').unlink()
+    assert [result['folder'] for result in sweep(tmp_path, kept=True)] == ['b']
     assert json.loads((tmp_path / 'mmseg-b.json').read_text())['state'] == 'works'
 
 
