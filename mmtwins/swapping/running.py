@@ -8,7 +8,7 @@ from mmengine.config import Config
 from ..analysis.counting import build_model, count
 from .refusing import CannotSwap
 
-SIDE = 320  # of the image, in pixels; SSD takes no smaller one
+SIDE = 512  # of the image, in pixels; SSD takes none below 300, LR-ASPP pools 49 x 49 maps
 
 
 def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> int | None:
