@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_package_offers_what_is_registered() -> None:
-    assert sorted(mmtwins.__all__) == sorted([*registration.__all__, 'infer'])
+    assert sorted(mmtwins.__all__) == sorted([*registration.__all__, *mmtwins.LAZY])
     for name in registration.__all__:
         assert getattr(mmtwins, name) is getattr(registration, name)
 

@@ -1,13 +1,9 @@
 """Try Twins in one config of every folder of MMSegmentation and MMDetection, and write docs/models.md."""
 
 import argparse
-import os
-import signal
 from pathlib import Path
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while the imports below take their time
-
+from mmtwins import registration  # noqa: F401, which registers the backbones
 from mmtwins.engine.arguments import readable_errors
 from mmtwins.swapping.catalogue import models_page
 from mmtwins.swapping.stages import ARCHS

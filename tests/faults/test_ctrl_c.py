@@ -52,7 +52,11 @@ def test_what_has_nothing_to_compare_has_a_code_of_its_own(
     assert (done.returncode, done.stderr.strip()) == (130, 'stopped by Ctrl-C.')
 
 
-@pytest.mark.parametrize('tool', sorted(path.name for path in TOOLS.glob('*.py') if 'mmtwins.' in path.read_text()))
+# models_page.py is for those who maintain docs/models.md, and no door to a command.
+DOORS = sorted({path.name for path in TOOLS.glob('*.py')} - {'setup_environment.py', 'models_page.py'})
+
+
+@pytest.mark.parametrize('tool', DOORS)
 def test_a_tool_imports_nothing_but_its_command(tool: str) -> None:
     tree = ast.parse((TOOLS / tool).read_text())
     (module,) = (node.module for node in tree.body if isinstance(node, ast.ImportFrom))

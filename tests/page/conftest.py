@@ -22,7 +22,7 @@ def segmentor(tmp_path_factory):
     path = save_toy_checkpoint('mmseg', tmp_path_factory.mktemp('page-seg') / 'seg.pth', meta)
     import torch
 
-    content = torch.load(path, weights_only=False)
+    content = torch.load(path, weights_only=True)
     history = HistoryBuffer([12.0, 34.56], [1, 1])
     torch.save({**content, 'message_hub': dict(log_scalars={'val/mIoU': history})}, path)
     return Predictor(SEGMENTOR, path, 'cpu')

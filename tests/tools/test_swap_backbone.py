@@ -43,4 +43,4 @@ def test_tools_take_names_of_the_libraries_and_say_what_is_wrong(call_tool, tmp_
     assert 'data/cityscapes' in done.stderr  # the config is read, the data are not here
     done = call_tool('swap_backbone.py', 'mmseg::fcn/fcn_r5.py', '--out', tmp_path / 'own.py')
     assert done.returncode == 1
-    assert done.stderr.startswith('error: config names mmseg::fcn/fcn_r5.py, which mmseg does not have')
+    assert done.stderr.startswith('error: config mmseg::fcn/fcn_r5.py, which mmseg does not have')
