@@ -156,7 +156,7 @@ def test_the_order_of_classes_is_that_of_the_checkpoint(
         assert metrics == pytest.approx(expected[1], abs=1e-3)
         assert losses == pytest.approx(expected[0], rel=1e-5)
         assert [one['category_id'] for one in found] == [one['category_id'] for one in expected[2]]
-        meta = torch.load(tmp_path / name / 'iter_2.pth', weights_only=False)['meta']
+        meta = torch.load(tmp_path / name / 'iter_2.pth', weights_only=True)['meta']
         assert meta['dataset_meta']['classes'] == order
 
 
@@ -269,7 +269,7 @@ def test_the_parts_of_one_training_get_one_order(
     assert second.metainfo['classes'] == second.dataset.metainfo['classes'] == CLASSES
     assert named_boxes(first) == named_boxes(second.dataset)
     assert runner.train_dataloader.dataset.metainfo['classes'] == CLASSES
-    meta = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['meta']
+    meta = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']
     assert meta['dataset_meta']['classes'] == CLASSES
 
 
