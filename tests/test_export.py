@@ -172,12 +172,12 @@ def require_onnx() -> None:
 )
 def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, tmp_path: Path) -> None:
     require_onnx()
-    model = make_tiny(**TWO_STAGES, window_padding=window_padding).eval()
+    model = make_tiny(**ONE_STAGE, window_padding=window_padding).eval()
     export_onnx(model, tmp_path / 'model.onnx', 72, 100)
     shapes = [(1, 3, 224, 224), (1, 3, 224, 250), (2, 3, 101, 77), (1, 3, 32, 32)]
     assert [shape for shape, _ in verify_onnx(model, tmp_path / 'model.onnx', shapes)] == shapes
     with pytest.raises(ValueError, match='differs by'):
-        list(verify_onnx(make_tiny(**TWO_STAGES, norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
+        list(verify_onnx(make_tiny(**ONE_STAGE, norm_after_stage=False).eval(), tmp_path / 'model.onnx', shapes))
 
 
 def test_onnx_of_a_whole_segmentor(

@@ -139,11 +139,16 @@ def test_figure_shows_the_planted_pattern(backbone, figures, tmp_path):
     assert image.get_xlabel() == 'x (pixels)' and image.get_xlim() == (0, 64)
 
 
+SIZES = ((5000, 50), (50, 5000), (37, 1000), (1000, 37), (250, 200), (33, 32))
+
+
 @pytest.mark.parametrize(
     ('width', 'height', 'heads'),
     [
-        *((*size, False) for size in ((5000, 50), (50, 5000), (37, 1000), (1000, 37), (250, 200), (33, 32))),
-        *((*size, True) for size in ((5000, 50), (50, 5000), (250, 200))),
+        (5000, 50, False),
+        (50, 5000, True),
+        *(pytest.param(*size, False, marks=pytest.mark.slow) for size in SIZES if size != (5000, 50)),
+        *(pytest.param(*size, True, marks=pytest.mark.slow) for size in SIZES if size != (50, 5000)),
     ],
 )
 def test_nothing_overlaps_whatever_the_shape_of_the_image(width, height, heads, figures, tmp_path):

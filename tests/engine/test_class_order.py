@@ -138,7 +138,9 @@ WORKERS = {
 }
 
 
-@pytest.mark.parametrize(('splits', 'options'), [(('train', 'val'), {}), (('val',), {}), (('train', 'val'), WORKERS)])
+@pytest.mark.parametrize(('splits', 'options'), [
+    (('val',), {}), (('train', 'val'), WORKERS), pytest.param(('train', 'val'), {}, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_the_order_of_classes_is_that_of_the_checkpoint(
     splits: tuple[str, ...],
     options: dict,

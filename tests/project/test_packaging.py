@@ -241,9 +241,8 @@ def test_mim_trains_and_tests_by_the_base_name_of_a_config(elsewhere, site):
     assert re.findall(r'mIoU: ([\d.]+) ', output)[-1] == re.findall(r'mIoU: ([\d.]+) ', tested)[-1]
 
 
-@pytest.mark.parametrize(
-    ('package', 'config'), [pytest.param('mmsegmentation', SEGMENTOR, marks=pytest.mark.slow), ('mmdet', DETECTOR)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('package', 'config'), [('mmsegmentation', SEGMENTOR), ('mmdet', DETECTOR)])
 def test_mim_trains_with_the_tools_of_the_frameworks(elsewhere, site, package, config):
     path = site / 'mmtwins' / '.mim' / 'configs' / 'toy' / f'{config}.py'
     folder = elsewhere / package

@@ -14,11 +14,12 @@ from mmtwins.swapping.writing import WIDTH, write_config
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
+MAE = 'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
 BASES = (
     'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',  # a list of heads
     'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',  # AdamW with rules
     'mmdet::dyhead/atss_r50-caffe_fpn_dyhead_1x_coco.py',  # a list of necks
-    'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py',  # a neck that goes, rates by layer
+    pytest.param(MAE, marks=pytest.mark.slow),  # a neck that goes, rates by layer
     'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.01-coco.py',
 )
 
