@@ -42,7 +42,9 @@ def use_device(device: str | None, launcher: str = 'none') -> str:
     if kind not in KINDS:
         raise ValueError(f'--device {device}: MMEngine knows no such device, but {", ".join(KINDS)}')
     if index and launcher != 'none':
-        raise ValueError(f'--device {device}: --launcher {launcher} gives each process its own: take {kind}')
+        raise ValueError(
+            f'--device {device}: --launcher {launcher} gives each process its own GPU: write --device {kind}'
+        )
     check_device(device)
     if kind == 'cuda' and index:
         torch.cuda.set_device(int(index))
