@@ -21,9 +21,9 @@ def parse_args() -> argparse.Namespace:
         '--results',
         default='work_dirs/models_page',
         metavar='FOLDER',
-        help='folder for results, one JSON file per folder of configs; those that exist are not tried again (default: %(default)s)',
+        help='folder for results, a JSON file for each folder of configs; those that exist are kept (default: %(default)s)',
     )
-    parser.add_argument('--again', action='store_true', help='try folders that failed again')
+    parser.add_argument('--again', action='store_true', help='try again the folders that failed')
     parser.add_argument('--kept', action='store_true', help='try nothing: write the page from the results that exist')
     parser.add_argument('--out', default='docs/models.md', metavar='FILE', help='page to write (default: %(default)s)')
     return parser.parse_args()

@@ -30,7 +30,9 @@ def add_arguments(parser: 'argparse._ActionsContainer') -> None:
         f'(default: {" ".join(map(str, SIDES))})',
     )
     parser.add_argument(
-        '--update', metavar='MARKDOWN', help='write the table of --compare between its markers there (default: nowhere)'
+        '--update',
+        metavar='MARKDOWN',
+        help='write the table of --compare into this file, between its markers (default: nowhere)',
     )
 
 

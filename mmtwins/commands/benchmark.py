@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--update',
         nargs=2,
         metavar=('MARKDOWN', 'SECTION'),
-        help='write the tables between its markers there (default: nowhere)',
+        help='write the tables into this file, between the markers of the section (default: nowhere)',
     )
 
 

@@ -1,6 +1,6 @@
 """Generate toy scenes, train UPerNet and Mask R-CNN with a small Twins-SVT on them, evaluate, and show the results.
 
-Six to eight minutes on two CPU cores. Interrupted at any point, the same command continues from the last checkpoint.
+It takes six to eight minutes on two CPU cores. If it is interrupted, the same command continues from the last checkpoint.
 """
 
 import argparse

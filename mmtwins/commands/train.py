@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 TRACKERS = ('tensorboard', 'wandb')  # those of mmtwins.engine.tracking, without its import of torch
-EXAMPLE = 'mmtwins train upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --cfg-options data_root=data/ade --dry-run'
+EXAMPLE = (
+    'mmtwins train upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --cfg-options data_root=ADEChallengeData2016 --dry-run'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
