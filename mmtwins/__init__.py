@@ -1,11 +1,11 @@
 """Twins-SVT and Twins-PCPVT backbones (arXiv:2104.13840) for MMSegmentation and MMDetection.
 
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
-``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and MMEngine reads every checkpoint as weights only, see
-:mod:`mmtwins.weights.loading`. The import needs torch and MMEngine alone; :func:`infer` and
-:func:`swap_backbone` are imported when first used.
+``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and lets MMEngine read every checkpoint as weights only, see
+:mod:`mmtwins.weights.loading`. The import needs only torch and MMEngine; :func:`infer` and :func:`swap_backbone` are
+imported when first used.
 
-The command ``mmtwins`` and the files of tools/ import torch only when they need it: they register by importing
+The command ``mmtwins`` and the files of tools/ import torch only when they need it. They register the modules by importing
 :mod:`mmtwins.registration`.
 """
 # ruff: noqa: F403, F405, for names that come from .registration
@@ -49,11 +49,11 @@ __all__ = [
 def _starts_command() -> bool:
     """Whether Python was started to run the command ``mmtwins``, ``python -m mmtwins``, or a file of our tools/."""
     program, given = sys.argv[0] if sys.argv else '', sys.orig_argv
-    if program == '-m':  # as it is while Python looks for the module to run
+    if program == '-m':  # while Python still looks for the module to run
         return ('-m', 'mmtwins') in pairwise(given)
     package = Path(__file__).resolve().parent
     folders = (package.parent / 'tools', package / '.mim' / 'tools')
-    # A child process has the parent's arguments, but was not started with them.
+    # In a child process, sys.argv holds the parent's arguments, but sys.orig_argv does not.
     return program in given and (Path(program).name == 'mmtwins' or Path(program).resolve().parent in folders)
 
 
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or not _starts_command():
     from .registration import *
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Ctrl-C while imports take their time; later mmtwins.engine.arguments.readable_errors says how to go on.
+    # Ctrl-C during the imports. Later, mmtwins.engine.arguments.readable_errors tells how to continue.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 

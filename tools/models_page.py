@@ -12,17 +12,15 @@ from mmtwins.swapping.sweep import sweep
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='backbone (default: %(default)s)')
+    parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='Twins backbone (default: %(default)s)')
     parser.add_argument(
         '--results',
         default='work_dirs/models_page',
         metavar='FOLDER',
-        help='one JSON file per folder of configs; what is there is not tried again (default: %(default)s)',
+        help='folder for results, a JSON file for each folder of configs; those that exist are kept (default: %(default)s)',
     )
-    parser.add_argument('--again', action='store_true', help='try again what failed')
-    parser.add_argument(
-        '--kept', action='store_true', help='try nothing: write the page from the results that are there'
-    )
+    parser.add_argument('--again', action='store_true', help='try again the folders that failed')
+    parser.add_argument('--kept', action='store_true', help='try nothing: write the page from the results that exist')
     parser.add_argument('--out', default='docs/models.md', metavar='FILE', help='page to write (default: %(default)s)')
     return parser.parse_args()
 

@@ -1,5 +1,5 @@
 # UPerNet on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 512 x 512, see docs/gsa.md.
-# They come from: python tools/gsa_cost.py --size 512x512
+# They come from: mmtwins cost --size 512x512
 # This is not a published model. The sub-sampling kernels of a public checkpoint are resized when it is loaded.
 _base_ = [
     '../_base_/models/upernet_twins-svt.py',

@@ -1,5 +1,5 @@
 # Mask R-CNN on Twins-SVT-S with the windows and sub-windows that need the fewest MACs at 800 x 1344, see docs/gsa.md.
-# They come from: python tools/gsa_cost.py --size 800x1344
+# They come from: mmtwins cost --size 800x1344
 # This is not a published model. The sub-sampling kernels of a public checkpoint are resized when it is loaded.
 _base_ = [
     '../_base_/models/mask-rcnn_twins-svt_fpn.py',

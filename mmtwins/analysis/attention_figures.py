@@ -1,6 +1,6 @@
 """Figures of attention: what points attend to in each stage, with the image and a legend, and features as colours.
 
-Everything is placed in inches, so that no text meets another one, whatever the shape of the image.
+Everything is placed in inches, so that no texts overlap, whatever the shape of the image.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ RESOLUTION = 150  # pixels an inch
 
 
 class Row(NamedTuple):
-    """A heading, and for each stage the title of a panel, and what draws it into its place; the height of the panels."""
+    """A row of panels: its heading, for each stage a title and a function that draws the panel, and heights in inches."""
 
     heading: str
     titles: list[str]
@@ -44,8 +44,8 @@ class Row(NamedTuple):
 def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False, features: bool = False) -> Path:
     """Draw what points attend to, one column per stage, rows for local and for global attention.
 
-    Local attention is shown inside the window of the point, global attention over the image with its grid of sub-windows,
-    each the mean of the heads. Above them is the image with its pixels along the axes. Panels of a long and thin image
+    Local attention is shown inside the window of the point, global attention over the image with its grid of sub-windows.
+    Both are means over the heads. Above them is the image with its pixels along the axes. Panels of a long and thin image
     are stretched.
 
     Args:

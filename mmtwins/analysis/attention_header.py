@@ -1,4 +1,4 @@
-"""The top of a figure of attention: the image with its points, and what the signs in the panels mean."""
+"""The top of a figure of attention: the image with its points, and a legend of the signs in the panels."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FLATTEST, TALLEST = 0.3, 1.6  # height by width of a panel: other shapes are stretched to these
+FLATTEST, TALLEST = 0.3, 1.6  # limits of a panel's height divided by its width: other shapes are stretched to these
 
 
 class Place(NamedTuple):
@@ -34,23 +34,23 @@ class Place(NamedTuple):
     height: float
 
     def part(self, left: float, top: float, width: float, height: float) -> 'Place':
-        """A rectangle in this one."""
+        """A rectangle inside this one, in inches from its top left corner."""
         return Place(self.figure, self.left + left, self.top + top, width, height)
 
     def axes(self) -> 'Axes':
-        """Axes in all of the rectangle."""
+        """Axes that fill the rectangle."""
         width, height = self.figure.get_size_inches()
         bottom = height - self.top - self.height
         return self.figure.add_axes((self.left / width, bottom / height, self.width / width, self.height / height))
 
     def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text at a place of the rectangle."""
+        """Write text at a place of the rectangle, in inches from its top left corner."""
         width, height = self.figure.get_size_inches()
         self.figure.text((self.left + x) / width, 1 - (self.top + y) / height, text, **style)
 
 
 class Header(NamedTuple):
-    """The image with its points, and what the signs in the other panels mean; sizes in inches."""
+    """The plan of the top: places of image and legend, in inches, the signs, and a note."""
 
     image: tuple[float, float, float, float]  # left, top, width, height
     legend: tuple[float, float, float, float]
@@ -64,8 +64,8 @@ def plan_header(inspection: Inspection, width: float) -> Header:
     """Divide the top of a page: the legend goes beside the image, or below one that is flat.
 
     Args:
-        inspection: The image, and the maps whose signs the legend explains.
-        width: Of the page, in inches.
+        inspection: The image, and the attention maps whose signs the legend explains.
+        width: Width of the page, in inches.
 
     Returns:
         The plan.
@@ -119,10 +119,10 @@ def draw_header(place: Place, header: Header, inspection: Inspection, points: Se
     """Draw the image, and the legend beside or below it.
 
     Args:
-        place: Of the size that :func:`plan_header` gives.
+        place: Rectangle of the size that :func:`plan_header` gives.
         header: The plan.
-        inspection: The image.
-        points: In pixels of the network's input; several are numbered.
+        inspection: The image and its attention maps.
+        points: Points in pixels of the network's input; several are numbered.
     """
     from matplotlib.ticker import MaxNLocator
 

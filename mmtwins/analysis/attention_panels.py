@@ -1,4 +1,4 @@
-"""One panel of a figure of attention: the weights of keys over the image, and where in the image things lie."""
+"""One panel of a figure of attention: the weights of keys over the image, and the places of tokens and keys in the image."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,13 +34,13 @@ class Box(NamedTuple):
 def pick(
     maps: Sequence[AttentionMap], stage: int, point: tuple[float, float], kind: str, number: int = 0
 ) -> AttentionMap | None:
-    """The map of a stage, a point, a kind of attention, and an index among those; None if there is none."""
+    """The map number ``number``, from 0, of those of a stage, a point and a kind of attention; None if there is none."""
     found = [m for m in maps if (m.stage, m.point, m.kind) == (stage, point, kind)]
     return found[number] if number < len(found) else None
 
 
 def in_image(inspection: Inspection, point: tuple[float, float]) -> tuple[float, float]:
-    """A point in pixels of the network's input, in pixels of the image."""
+    """Convert a point from pixels of the network's input to pixels of the image."""
     return point[0] / inspection.scale[0], point[1] / inspection.scale[1]
 
 
@@ -63,7 +63,7 @@ def shown(inspection: Inspection, attention: AttentionMap) -> Box:
 
 
 def without_key(inspection: Inspection, attention: AttentionMap) -> list[Box]:
-    """The parts of a panel where nothing has a key."""
+    """The parts of a panel that no key covers."""
     return _rest(shown(inspection, attention), _keys(inspection, attention))
 
 
@@ -80,11 +80,11 @@ def draw_weights(
 
     Args:
         axis: Axes of the panel.
-        inspection: The image.
-        attention: Whose weights they are.
-        values: (rows, columns), one per key, in percent.
-        largest: Value at the end of the colours, in percent.
-        width: Of the panel, in points.
+        inspection: The image and its attention maps.
+        attention: The map that the weights are of.
+        values: Weights of the keys, (rows, columns), in percent.
+        largest: Weight at the light end of the colours, in percent.
+        width: Width of the panel, in typographic points.
         is_small: Whether to leave out what a small panel has no room for.
 
     Returns:
@@ -127,7 +127,7 @@ def image_extent(inspection: Inspection) -> tuple[float, float, float, float]:
 
 
 def frame(axis: 'Axes', box: Box) -> None:
-    """Show a part of the image in all of a panel, stretched to its shape, without numbers."""
+    """Fill a panel with a part of the image, stretched to the panel's shape, without numbers along its axes."""
     left, right, bottom, top = box.extent
     axis.set(xlim=(left, right), ylim=(bottom, top), aspect='auto', facecolor=NO_KEY, xticks=[], yticks=[])
 
@@ -138,7 +138,7 @@ def mark(axis: 'Axes', x: float, y: float) -> None:
 
 
 def outlined(width: float) -> dict:
-    """Style of a white line with black edges, which is visible on light and dark."""
+    """Style of a white line with black edges, which is visible on light and on dark parts."""
     from matplotlib.patheffects import withStroke
 
     return dict(linewidth=width, path_effects=[withStroke(linewidth=2.2 * width, foreground='black')])

@@ -31,7 +31,7 @@ def draw_cost_curves(
         ``path``.
     """
     number = len(stages)
-    if measured is None:  # at most three beside each other, which a page has room for
+    if measured is None:  # at most three side by side: readable at the width of a page
         columns = min(number, 3)
         figure, grid = make_figure(-(-number // columns), columns, width=3.1, height=3.0)
         axes = grid.reshape(1, -1)

@@ -1,4 +1,4 @@
-"""The picture of tools/check_run.py: a training's curves beside what is expected of them."""
+"""The picture of `mmtwins check-run`: a training's curves beside what is expected of them."""
 
 import textwrap
 from pathlib import Path

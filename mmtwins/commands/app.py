@@ -17,19 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on (default: %(default)s, this machine only); 0.0.0.0 lets the whole network in',
+        help='address to listen on (default: %(default)s, this machine only); 0.0.0.0 opens the page to the network, '
+        'without a password',
     )
     parser.add_argument('--port', type=int, default=7860, help='port to listen on (default: %(default)s)')
     parser.add_argument(
-        '--max-megabytes', type=float, default=20, help='largest file that can be uploaded (default: %(default)s)'
+        '--max-megabytes', type=float, default=20, help='largest upload, in megabytes (default: %(default)s)'
     )
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
-        help='leave out instances with a lower score at first (default: %(default)s)',
+        help='score threshold that the page starts with, 0 to 1; detectors only (default: %(default)s)',
     )
-    parser.add_argument('--examples', metavar='FOLDER', help='images to try the page with (default: generated scenes)')
+    parser.add_argument('--examples', metavar='FOLDER', help='folder of example images (default: generated scenes)')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

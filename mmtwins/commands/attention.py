@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         required=True,
         metavar='X Y',
-        help='points to look from, in pixels of the image',
+        help='points whose attention is drawn, in pixels of the image',
     )
     parser.add_argument(
         '--out',
@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='blocks of each stage, counted from 1, or last: the last local and the last global one (default: last)',
     )
-    parser.add_argument('--heads', action='store_true', help='draw every head besides their average')
-    parser.add_argument('--features', action='store_true', help='draw the output of each stage, reduced to colours')
+    parser.add_argument('--heads', action='store_true', help='also draw each head (default: only their average)')
+    parser.add_argument('--features', action='store_true', help='also draw the output of each stage, as colours')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the arguments: ``points`` as pairs, ``block`` as ``'last'`` or numbers."""
+    """Read the arguments; ``points`` becomes pairs, ``block`` becomes ``'last'`` or a list of numbers."""
     args = parse(__name__, argv)
     if len(args.points) % 2:
         refuse(__name__, f'--points takes pairs of x and y, not {len(args.points)} numbers')
@@ -78,7 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def name_figures(images: Sequence[str], out: str | None) -> list[tuple[str, Path]]:
-    """Each image with the file of its figure; raises ValueError if ``out`` does not fit their number."""
+    """Choose the file of each image's figure.
+
+    Args:
+        images: Files of images.
+        out: Value of ``--out``.
+
+    Returns:
+        Each image with the file of its figure.
+
+    Raises:
+        ValueError: There are several images, and ``out`` is a file.
+    """
     if len(images) == 1 and out and not Path(out).is_dir():
         return [(images[0], Path(out))]
     from ..inference.writers import name_results

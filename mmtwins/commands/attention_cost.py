@@ -1,4 +1,4 @@
-"""What `mmtwins cost` shows without a config: the cost of local and global attention over the window side k."""
+"""`mmtwins cost` without a config: the cost of local and global attention by window side k."""
 
 import argparse
 import sys
@@ -12,28 +12,36 @@ SIDES = (224, 512, 1024, 2048)
 
 
 def add_arguments(parser: 'argparse._ActionsContainer') -> None:
-    """Add the arguments that go without a config."""
-    parser.add_argument('--arch', choices=ARCHS, default='small', help='Twins-SVT (default: %(default)s)')
-    parser.add_argument('--k', type=int, default=7, help='side of windows to compare with (default: %(default)s)')
+    """Add the arguments of ``mmtwins cost`` without a config."""
+    parser.add_argument('--arch', choices=ARCHS, default='small', help='size of Twins-SVT (default: %(default)s)')
+    parser.add_argument(
+        '--k', type=int, default=7, help='window side to compare with, in tokens (default: %(default)s)'
+    )
     parser.add_argument('--out', default='work_dirs/gsa_cost', help='folder for pictures (default: %(default)s)')
     parser.add_argument(
-        '--measure', action='store_true', help='time our own blocks over k on this machine too (default: count only)'
+        '--measure', action='store_true', help='also time our blocks for each k on this machine (default: only count)'
     )
     parser.add_argument(
         '--compare',
         type=int,
         nargs='*',
         metavar='SIDE',
-        help='instead, compare k = 7 with calibrated windows on square images of these sides '
+        help='instead, compare k = 7 with calibrated windows on square images of these sides, in pixels '
         f'(default: {" ".join(map(str, SIDES))})',
     )
     parser.add_argument(
-        '--update', metavar='MARKDOWN', help='write the table of --compare between its markers there (default: nowhere)'
+        '--update',
+        metavar='MARKDOWN',
+        help='write the table of --compare into this file, between its markers (default: nowhere)',
     )
 
 
 def show(args: argparse.Namespace) -> None:
-    """Count, measure, print and draw; what the user got wrong ends the program."""
+    """Count, measure, print and draw; mistakes of the user end the program with a message.
+
+    Args:
+        args: Arguments of ``mmtwins cost``.
+    """
     from ..engine.checks import check_device
 
     with readable_errors():

@@ -1,4 +1,4 @@
-"""Progress on the terminal, with the time that is left; nothing of it reaches stdout, or a file."""
+"""Progress bars on the terminal, with the time left; nothing of them is written to stdout or into files."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -10,11 +10,14 @@ T = TypeVar('T')
 
 
 def new_bar(title: str, **options: Any) -> Any:
-    """A progress bar of rich on stderr: what is done of what is to do, time passed and time left.
+    """Make a progress bar of rich on stderr: steps done and to do, time passed and time left.
 
     Args:
-        title: Beside the bar.
-        options: Of ``rich.progress.Progress``.
+        title: Text beside the bar.
+        options: Options of ``rich.progress.Progress``.
+
+    Returns:
+        The bar, a ``rich.progress.Progress``.
     """
     from rich.console import Console
     from rich.progress import (
@@ -38,17 +41,20 @@ def new_bar(title: str, **options: Any) -> Any:
             return Text('left: -:--:--' if left is None else f'left: {timedelta(seconds=round(left))}')
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-    # What is printed meanwhile goes to the bar's console, above the bar; into a pipe it must not.
+    # On a terminal, printed lines go through the bar's console and appear above the bar. Into a pipe they go as they are.
     return Progress(*columns, **{'console': Console(stderr=True), 'redirect_stdout': sys.stdout.isatty(), **options})
 
 
 def seconds_left(elapsed: float, done: float, total: float | None) -> float | None:
-    """Seconds until all steps are done, if they take as long as those before; None where nothing is known yet.
+    """Estimate the time until all steps are done, if they take as long as those before.
 
     Args:
         elapsed: Seconds until now.
         done: Number of steps that are done.
         total: Number of all steps, if it is known.
+
+    Returns:
+        Seconds; None where nothing is known yet.
     """
     if total is None or (not done and total):
         return None
@@ -60,11 +66,11 @@ def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
     """Show a progress bar while the block runs, if there is a terminal.
 
     Args:
-        title: Beside the bar.
+        title: Text beside the bar.
         total: Number of steps, if it is known.
 
     Yields:
-        What to call after each step.
+        A function to call after each step.
     """
     try:
         from rich.console import Console
@@ -78,12 +84,15 @@ def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
 
 
 def follow(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Yield items under a progress bar, see :func:`stepping`.
+    """Iterate over items with a progress bar, see :func:`stepping`.
 
     Args:
-        items: What is worked on, one by one.
-        title: What happens to them.
-        total: Their number; None asks ``len``.
+        items: The items.
+        title: Text beside the bar, which says what happens to the items.
+        total: Number of items; None takes ``len``.
+
+    Yields:
+        The items.
     """
     with stepping(title, len(items) if total is None and isinstance(items, Sized) else total) as step:
         for item in items:

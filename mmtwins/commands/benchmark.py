@@ -1,4 +1,4 @@
-"""Time and peak memory of Twins-SVT, ours against mmseg's, mmpretrain's and timm's, whichever is installed."""
+"""Compare time and peak memory of Twins-SVT with mmseg, mmpretrain and timm, whichever of them is installed."""
 
 import argparse
 import json
@@ -26,26 +26,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mmtwins benchmark``."""
     add_config(parser, nargs='?', help='name of a recipe or config file of a whole model (default: the backbone alone)')
     add_device(parser, 'cpu')
-    parser.add_argument('--arch', choices=ARCHS, default='small', help='(default: %(default)s)')
-    parser.add_argument('--work', nargs='+', choices=WORKS, default=list(WORKS), help='(default: both)')
+    parser.add_argument('--arch', choices=ARCHS, default='small', help='size of Twins-SVT (default: %(default)s)')
+    parser.add_argument('--work', nargs='+', choices=WORKS, default=list(WORKS), help='what to measure (default: both)')
     parser.add_argument(
         '--size', type=image_size, nargs='+', default=[(512, 512), (800, 1344)], metavar='HxW',
         help='image sizes in pixels (default: 512x512 800x1344)',
     )  # fmt: skip
-    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images at once (default: 1)')
-    parser.add_argument('--precision', nargs='+', choices=PRECISIONS, default=['fp32'], help='(default: fp32)')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='batch sizes, in images (default: 1)')
+    parser.add_argument(
+        '--precision', nargs='+', choices=PRECISIONS, default=['fp32'], help='precisions (default: fp32)'
+    )
     parser.add_argument(
         '--against', nargs='*', choices=AGAINST, metavar='NAME',
-        help=f'out of {", ".join(AGAINST)} (default: what is installed)',
+        help=f'implementations to compare with, out of {", ".join(AGAINST)} (default: those that are installed)',
     )  # fmt: skip
-    parser.add_argument('--memory', action='store_true', help='measure peak memory too, in a process of its own each')
+    parser.add_argument('--memory', action='store_true', help='also measure peak memory, each in its own process')
     parser.add_argument(
         '--grow', choices=['side', 'batch'],
         help=f'instead of --size or --batch, sides {SIDES} or batches {BATCHES}, as a chart (default: neither)',
     )  # fmt: skip
     parser.add_argument('--no-time', action='store_true', help='measure no time')
-    parser.add_argument('--profile', action='store_true', help='say which operators our time goes to')
-    parser.add_argument('--rounds', type=int, default=7, help='runs of each, in turn (default: %(default)s)')
+    parser.add_argument('--profile', action='store_true', help='show which operators our time is spent in')
+    parser.add_argument(
+        '--rounds', type=int, default=7, help='runs of each implementation, in turn (default: %(default)s)'
+    )
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
     parser.add_argument(
         '--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (default: %(default)s)'
@@ -54,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--update',
         nargs=2,
         metavar=('MARKDOWN', 'SECTION'),
-        help='write the tables between its markers there (default: nowhere)',
+        help='write the tables into this file, between the markers of the section (default: nowhere)',
     )
 
 

@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fast',
         action='store_true',
-        help='look at a sample of the images only, as before a training (default: at all)',
+        help='check only a sample of the images, as before a training (default: all of them)',
     )
     parser.add_argument(
         '--allow',
         nargs='+',
         default=[],
         metavar='CODE',
-        help=f'faults that are right as they are (default: none): {", ".join(ALLOWABLE)}',
+        help=f'errors to count as warnings (default: none): {", ".join(ALLOWABLE)}',
     )
     parser.add_argument('--strict', action='store_true', help='count warnings as errors')
     parser.add_argument('--out', type=Path, help='folder for report and pictures (default: work_dirs/CONFIG NAME/data)')

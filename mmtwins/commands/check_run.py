@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--config', help='name or file of the recipe (default: the config that MMEngine wrote into the work directory)'
     )
-    parser.add_argument('--out', metavar='PNG', help='picture to write (default: WORK_DIR/check_run.png)')
+    parser.add_argument('--out', metavar='PNG', help='file for the picture (default: WORK_DIR/check_run.png)')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Convert public Twins checkpoints between native names (the public code's), and those of timm, mmseg and mmpretrain."""
+"""Convert public Twins checkpoints between the parameter names of the public code (native), timm, mmseg and mmpretrain."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'dst', help='file to write, .pth or .safetensors; for several checkpoints, or with / at its end, a folder'
     )
-    parser.add_argument('--to', required=True, choices=FORMATS, help='names to write')
+    parser.add_argument('--to', required=True, choices=FORMATS, help='parameter names to write')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +41,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def name_targets(sources: Sequence[str], dst: str) -> list[tuple[str, Path]]:
-    """Each checkpoint with the file to write; raises ValueError if the files cannot be told apart, or are the same."""
+    """Choose the file that each checkpoint is written to.
+
+    Args:
+        sources: Checkpoints to read.
+        dst: File or folder to write.
+
+    Returns:
+        Each checkpoint with the file to write.
+
+    Raises:
+        ValueError: ``dst`` does not fit the number of checkpoints, two of them would be written to the same file, or a file
+            to write is a checkpoint to read.
+    """
     if len(sources) > 1 or dst.endswith(('/', os.sep)) or Path(dst).is_dir():
         if Path(dst).exists() and not Path(dst).is_dir():
             raise ValueError(f'{dst} is a file: name a folder for {len(sources)} checkpoints')
@@ -65,7 +77,7 @@ def name_targets(sources: Sequence[str], dst: str) -> list[tuple[str, Path]]:
 
 
 def _file_name(source: str) -> str:
-    """The name of a converted checkpoint in a folder: its own, in a format that we write."""
+    """The file name of a converted checkpoint in a folder: its own name, with a suffix that we write."""
     name = re.split(r'[/\\:]', re.sub(r'[?#].*', '', source).rstrip('/'))[-1]
     stem, suffix = os.path.splitext(name)
     if suffix in SUFFIXES:
@@ -77,13 +89,13 @@ def convert_file(src: str, dst: Path, to: str, with_table: bool = True) -> None:
     """Convert a checkpoint, and print what became of its tensors.
 
     Args:
-        src: As ``mmtwins.weights.loading.read_checkpoint`` takes it.
+        src: Checkpoint, as ``mmtwins.weights.loading.read_checkpoint`` takes it.
         dst: File to write.
-        to: Of :data:`FORMATS`.
-        with_table: Whether to show the renamed tensors, or only how many there are.
+        to: Format, out of :data:`FORMATS`.
+        with_table: Whether to list the renamed tensors, or only print how many there are.
 
     Raises:
-        OSError, ValueError: It cannot be read, converted or written.
+        OSError, ValueError: The checkpoint cannot be read, converted or written.
     """
     from rich.console import Console
     from rich.table import Table
@@ -118,5 +130,5 @@ def convert_file(src: str, dst: Path, to: str, with_table: bool = True) -> None:
 
 
 def generic(name: str) -> str:
-    """A name with * for the numbers of stages and blocks."""
+    """Replace the numbers of stages and blocks in a parameter name by ``*``."""
     return re.sub(r'(?<=\.)\d+(?=\.)', '*', name)

@@ -1,6 +1,6 @@
 """With a config: parameters, MACs and activations of its model, per module; needs neither weights nor a GPU.
 
-Without one: what local and global sub-sampled attention cost over the window side k, and what calibrated windows save.
+Without one: the cost of local and of global sub-sampled attention by window side k, and what calibrated windows save.
 """
 
 import argparse
@@ -17,12 +17,12 @@ EXAMPLE = 'mmtwins cost upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --size 512x
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mmtwins cost``."""
-    add_config(parser, nargs='?', help='name of a recipe or config file (default: the attention of Twins-SVT alone)')
+    add_config(parser, nargs='?', help='name of a recipe, or config file (default: only the attention of Twins-SVT)')
     parser.add_argument(
         '--size',
         type=image_size,
         metavar='HxW',
-        help='of the image, in pixels (default: 224x224 for attention; a config needs one)',
+        help='image size in pixels; required with a config (default: 224x224 without one)',
     )
     add_options(parser)
     model_cost.add_arguments(parser.add_argument_group('with a config'))

@@ -1,6 +1,6 @@
 """Generate toy scenes, train UPerNet and Mask R-CNN with a small Twins-SVT on them, evaluate, and show the results.
 
-Six to eight minutes on two CPU cores. Interrupted at any point, the same command continues from the last checkpoint.
+It takes six to eight minutes on two CPU cores. If it is interrupted, the same command continues from the last checkpoint.
 """
 
 import argparse
@@ -17,9 +17,18 @@ EXAMPLE = 'mmtwins demo --work-dir work_dirs/demo --seed 1'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mmtwins demo``."""
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='results (default: %(default)s)')
-    parser.add_argument('--data-root', type=Path, default=Path('data/toy'), help='scenes (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the scenes and of the training (default: %(default)s)')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='folder for results (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--data-root',
+        type=Path,
+        default=Path('data/toy'),
+        help='folder for the generated scenes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of the scenes and of the trainings (default: %(default)s)'
+    )
     parser.add_argument('--fresh', action='store_true', help='delete the results of an earlier run and start over')
     parser.add_argument('--tiny', action='store_true', help=argparse.SUPPRESS)
 
@@ -36,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup asks to go on without the terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup lets programs run on without the terminal
             signal.signal(number, stop)
     try:
         check_installation()

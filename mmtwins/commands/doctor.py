@@ -1,6 +1,6 @@
 """Say what works on this machine: versions, mmcv's operators, GPU, caches, commands, and how to get what is missing.
 
-Everything is tried in a process of its own, so that a broken package is reported and ends nothing.
+Each trial runs in its own process, so that a broken package is reported and does not end the others.
 Exit codes: 0 training and predictions can run, for segmentation, detection or both; 1 they cannot; 2 wrong arguments.
 """
 
@@ -37,6 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             from .doctor_report import show
 
             show(report)
-        except Exception:  # rich may be missing or broken as everything else here
+        except Exception:  # rich may be missing or broken too
             print(json.dumps(report, indent=2))
     sys.exit(0 if report['ready'] else 1)

@@ -1,4 +1,4 @@
-"""What `mmtwins doctor` prints: what it found, as tables."""
+"""Print the report of `mmtwins doctor` as tables."""
 
 import sys
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from rich.text import Text
 
 from .examination import ESSENTIAL, MODULES, OPTIONAL
 
-SHOWN = 5  # entries of a cache
+SHOWN = 5  # largest number of entries of a cache to list
 
 
 def show(report: Mapping[str, Any]) -> None:
     """Print a report.
 
     Args:
-        report: See :func:`mmtwins.commands.examination.examine`.
+        report: Result of :func:`mmtwins.commands.examination.examine`.
     """
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(f'mmtwins {report["mmtwins"]} in {report["folder"]}', markup=False, soft_wrap=True)
@@ -37,7 +37,7 @@ def show(report: Mapping[str, Any]) -> None:
         table.add_row(name, _say(tried[name], tried[name].get('skipped', 'works')))
     gpus = [f'{gpu["name"]}, {gpu["memory_gb"]} GB' for gpu in tried['GPU'].get('gpus', ())]
     build = tried['GPU'].get('cuda_build')
-    kind = f'torch is built for CUDA {build}' if build else 'torch is built for CPUs alone'
+    kind = f'torch is built for CUDA {build}' if build else 'torch is built for CPUs only'
     table.add_row('GPU', _say(tried['GPU'], f'{"; ".join(gpus) or "none"}; {kind}'))
     console.print(table)
 
@@ -71,18 +71,18 @@ def _verdict(report: Mapping[str, Any]) -> str:
         able = [part for name, part in parts.items() if 'failure' not in report['tried'][name]]
         return f'Training and predictions can run: {" and ".join(able)}.'
     lacking = dict.fromkeys(one for name in ESSENTIAL for one in report['commands'][name])
-    return f'Training and predictions cannot run, for want of {", ".join(lacking)}.'
+    return f'Training and predictions cannot run, because these do not work: {", ".join(lacking)}.'
 
 
 def _say(found: Mapping[str, Any], text: str) -> Text:
-    """A cell: the text, or in red the failure."""
+    """The text of a cell; if the trial failed, its failure in red."""
     if 'failure' not in found:
         return Text(text)
     return Text('not installed' if found.get('missing') else found['failure'], 'red')
 
 
 def _size(number: float) -> str:
-    """Bytes in words, decimal."""
+    """A number of bytes with a decimal unit."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if number < 1000:
             return f'{number:.0f} {unit}' if unit in ('B', 'kB') else f'{number:.1f} {unit}'

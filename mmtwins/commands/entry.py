@@ -1,4 +1,4 @@
-"""The command `mmtwins`: choose a command, complete its arguments, and run it."""
+"""The entry point of `mmtwins`: find the command, complete its arguments in a shell, and run it."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Arguments; None takes those of the program.
 
     Raises:
-        SystemExit: With 0, 1 for errors, 2 for wrong arguments, 130 after Ctrl-C.
+        SystemExit: Always; with 0, or 1 for errors, 2 for wrong arguments, 130 after Ctrl-C.
     """
     if '_ARGCOMPLETE' in os.environ:
         _complete()
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _top_parser() -> argparse.ArgumentParser:
-    """A parser for all that comes before a command; it lists the commands."""
+    """A parser for options before a command; its help lists the commands."""
     epilog = f'mmtwins COMMAND --help explains a command. Example:\n  {EXAMPLE}'
     parser = new_parser('mmtwins', DESCRIPTION, epilog)
     parser.add_argument('--version', action='version', version=f'mmtwins {__version__}')
@@ -55,7 +55,7 @@ def _top_parser() -> argparse.ArgumentParser:
 
 
 def _complete() -> None:
-    """Answer a shell that completes a command line, and end; does nothing without argcomplete."""
+    """Answer a shell that completes a command line, and exit; do nothing if argcomplete is not installed."""
     try:
         import argcomplete
     except ImportError:
@@ -63,7 +63,7 @@ def _complete() -> None:
     parser = _top_parser()
     words = os.environ.get('COMP_LINE', '').split()
     name = next((word for word in words[1:] if word in COMMANDS), None)
-    if name:  # only the parser that is needed: some modules take their time
+    if name:  # only the parser that is needed: some modules import slowly
         (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         commands._name_parser_map[name] = parser_of(name)
     argcomplete.autocomplete(parser, always_complete_options='long')

@@ -12,8 +12,8 @@ from .bars import follow
 from .probes import PROBES, cache_folders, describe_cache, free_bytes, probe
 from .table import COMMANDS
 
-SECONDS = 180.0  # for one trial; the first import of torch from a slow disk takes its time
-# Modules that are imported, with the extra of setup.py that brings them.
+SECONDS = 180.0  # for one trial; the first import of torch from a slow disk takes long
+# Modules to import, with the extra of setup.py that installs them.
 MODULES = {
     'torch': 'all',
     'mmengine': 'all',
@@ -40,7 +40,7 @@ MODULES = {
 OPTIONAL = ('gradio', 'onnx', 'onnxscript', 'onnxruntime', 'av', 'pydantic', 'rich_argparse', 'argcomplete')
 BASE = ('torch', 'mmengine', 'numpy', 'safetensors', 'huggingface_hub', 'backbone')
 LIBRARY = (*BASE, 'cv2', 'mmcv', 'mmcv operators', 'matplotlib')
-# What a command needs; of a tuple inside, one is enough.
+# What each command needs; one element of an inner tuple is enough.
 NEEDS: dict[str, tuple] = {
     'list': ('rich', 'yaml'),
     'doctor': (),
@@ -57,11 +57,11 @@ ESSENTIAL = ('train', 'test', 'predict')
 
 
 def examine() -> dict[str, Any]:
-    """Try everything out.
+    """Try everything.
 
     Returns:
-        What was found, ready for JSON. ``tried``: for each module of :data:`MODULES` and each of
-        :data:`mmtwins.commands.probes.PROBES` what it gave, or its ``failure``. ``commands``: what each lacks.
+        What was found, ready for JSON. ``tried``: for each module of :data:`MODULES` and each trial of
+        :data:`mmtwins.commands.probes.PROBES` what was found, or its ``failure``. ``commands``: what each command lacks.
         ``remedies``: a sentence for each thing that does not work. ``ready``: whether training and predictions can run.
     """
     tried = try_out([*MODULES, *PROBES])
@@ -83,13 +83,13 @@ def examine() -> dict[str, Any]:
 
 
 def try_out(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Try modules and probes, each by a child process; one that dies or hangs costs only its own trial.
+    """Run trials, each in a child process; a trial that dies or hangs does not affect the others.
 
     Args:
-        names: See :func:`mmtwins.commands.probes.probe`.
+        names: Names of trials and modules, see :func:`mmtwins.commands.probes.probe`.
 
     Returns:
-        By name what was found, or ``failure`` with the reason, and ``missing`` if it is not installed.
+        What was found, by name; of what does not work ``failure``, the reason, and ``missing``, whether it is not installed.
     """
     from ..datasets.isolation import map_isolated
 
@@ -107,7 +107,7 @@ def _judge(name: str, value: Any, failure: str) -> dict[str, Any]:
 
 
 def _lacking(needs: Iterable[str | tuple[str, ...]], working: set[str]) -> list[str]:
-    """What of the needs does not work."""
+    """The needs that do not work."""
     lacking = []
     for need in needs:
         choices = need if isinstance(need, tuple) else (need,)
@@ -124,11 +124,11 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 
 def _remedies(tried: dict[str, dict[str, Any]]) -> Iterable[str]:
-    """A sentence for each thing that does not work, with the line that gets it."""
+    """A sentence for each thing that does not work, with the command that installs it."""
     for name, extra in MODULES.items():
         found = tried[name]
         if name != 'torch' and found.get('failure') == tried['torch'].get('failure', ''):
-            continue  # what torch raises
+            continue  # torch is the cause, and has a remedy of its own
         if found.get('missing'):
             yield f'{name} is not installed: {how_to_install(extra)}'
         elif 'failure' in found:
@@ -150,7 +150,7 @@ def _remedies(tried: dict[str, dict[str, Any]]) -> Iterable[str]:
     has_device = bool(glob.glob('/dev/nvidia[0-9]*'))
     if works['GPU'] and has_device and not tried['GPU']['gpus']:
         build = tried['GPU']['cuda_build']
-        reason = f'torch is built for CUDA {build} and does not find it' if build else 'torch is built for CPUs alone'
+        reason = f'torch is built for CUDA {build} and does not find it' if build else 'torch is built for CPUs only'
         yield (
             f'this machine has an NVIDIA GPU, but {reason}: install the torch build for the CUDA of your driver '
             '(`nvidia-smi` shows it), see pytorch.org'

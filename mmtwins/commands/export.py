@@ -13,7 +13,7 @@ from ..engine.arguments import (
 from .bars import stepping
 from .parsing import parse, register
 
-OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # no padding of windows, on one axis, on both
+OTHER_SIZES = ((1, 224, 224), (1, 224, 250), (2, 250, 333))  # windows need padding on no axis, on one, on both
 EXAMPLE = (
     'mmtwins export upernet_twins-svt-s_8xb2-160k_ade20k-512x512 imagenet:svt-small svt-small.onnx --backbone --dynamic'
 )
@@ -22,26 +22,28 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mmtwins export``."""
     add_config_with_options(parser)
-    add_checkpoint(parser, '; none for weights as initialised')
+    add_checkpoint(parser, '; none exports random weights')
     parser.add_argument('out', help='ONNX file to write')
     add_device(parser, 'cpu')
     parser.add_argument(
         '--backbone',
         action='store_true',
-        help='only the backbone: images to the maps of its stages (default: the whole segmentor)',
+        help='export only the backbone, from images to the maps of its stages (default: the whole segmentor)',
     )
     parser.add_argument(
-        '--dynamic', action='store_true', help='take any batch, height and width (default: one image of --size)'
+        '--dynamic', action='store_true', help='accept any batch size, height and width (default: one image of --size)'
     )
     parser.add_argument(
         '--size',
         type=image_size,
         default='512x512',
         metavar='HxW',
-        help='image to trace, in pixels (default: %(default)s)',
+        help='size of the image to trace, in pixels (default: %(default)s)',
     )
     parser.add_argument(
-        '--verify', action='store_true', help='fail unless ONNX Runtime agrees, with --dynamic on other sizes too'
+        '--verify',
+        action='store_true',
+        help='fail unless ONNX Runtime gives the same results; with --dynamic also for other sizes',
     )
 
 

@@ -1,4 +1,4 @@
-"""What `mmtwins cost CONFIG` shows: parameters, MACs and activations of the model, per module."""
+"""`mmtwins cost CONFIG`: parameters, MACs and activations of the model, per module."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from .bars import stepping
 
 
 def add_arguments(parser: 'argparse._ActionsContainer') -> None:
-    """Add the arguments that go with a config."""
+    """Add the arguments of ``mmtwins cost`` with a config."""
     parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table (default: %(default)s)')
     parser.add_argument('--json', metavar='FILE', help='write the costs of all modules to this file (default: none)')
     parser.add_argument(
@@ -22,7 +22,11 @@ def add_arguments(parser: 'argparse._ActionsContainer') -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """Count and print; what the user got wrong ends the program."""
+    """Count and print; mistakes of the user end the program with a message.
+
+    Args:
+        args: Arguments of ``mmtwins cost``.
+    """
     from rich.console import Console
 
     from ..analysis.counting import CONVENTION, build_model, count

@@ -21,28 +21,34 @@ try:
         highlights: ClassVar[list[str]] = [*RawDescriptionRichHelpFormatter.highlights, r'^  (?P<example>mmtwins .*)$']
 
     FORMATTER: type[argparse.HelpFormatter] = _Formatter
-except Exception:  # not installed, as after `pip install --no-deps`, or broken: `mmtwins doctor` works on
+except Exception:  # not installed, as after `pip install --no-deps`, or broken: `mmtwins doctor` must still run
     FORMATTER = argparse.RawDescriptionHelpFormatter
 
 
 def new_parser(program: str, description: str | None, epilog: str = '') -> argparse.ArgumentParser:
-    """A parser without arguments.
+    """Make a parser without arguments.
 
     Args:
-        program: How it is called, such as ``mmtwins train``.
-        description: What it does; the docstring of its module, whose literals lose their quotes.
-        epilog: Ends its help.
+        program: Name of the program, such as ``mmtwins train``.
+        description: Docstring of its module; double backticks are removed.
+        epilog: End of its help.
+
+    Returns:
+        The parser.
     """
     text = re.sub(r'``(.*?)``', r'\1', (description or '').strip())
     return argparse.ArgumentParser(program, description=text, epilog=epilog, formatter_class=FORMATTER)
 
 
 def parser_of(name: str, module: ModuleType | None = None) -> argparse.ArgumentParser:
-    """The parser of a command.
+    """Make the parser of a command.
 
     Args:
-        name: Of :data:`mmtwins.commands.table.COMMANDS`.
+        name: Name of the command, out of :data:`mmtwins.commands.table.COMMANDS`.
         module: Its module; None imports it.
+
+    Returns:
+        The parser, with the arguments of the command.
     """
     command = COMMANDS[name]
     module = module or import_module(f'.{command.module}', __package__)
@@ -62,7 +68,7 @@ def parse(module: str, argv: Sequence[str] | None) -> argparse.Namespace:
         argv: Arguments; None takes those of the program.
 
     Returns:
-        The arguments; those that are wrong end the program with exit code 2.
+        The arguments. Wrong ones end the program with exit code 2.
     """
     return _parser_in(module).parse_args(argv)
 
@@ -72,7 +78,7 @@ def refuse(module: str, message: str) -> NoReturn:
 
     Args:
         module: ``__name__`` of the command's module.
-        message: The arguments, what is wrong, what to do.
+        message: Names the arguments, what is wrong and what to do.
     """
     _parser_in(module).error(message)
 

@@ -25,15 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'input',
         nargs='+',
-        help='images, folders with all folders in them, glob patterns in quotes, and videos; results keep their folders',
+        help='images, folders (with all folders in them), glob patterns in quotes, and videos; results keep their folders',
     )
     add_device(parser)
-    parser.add_argument('--out', required=True, help='folder to write; what has the same name there is replaced')
+    parser.add_argument('--out', required=True, help='folder to write into; files of the same name are replaced')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='leave out instances with a lower score, 0 to 1, in pictures and JSON (default: 0.3); detectors only',
+        help='leave out instances with a lower score, 0 to 1, in pictures and JSON; detectors only (default: 0.3)',
     )
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..inference.sources import find_all
     from ..inference.writers import ResultWriter
 
-    # What cannot be read gets our own line.
+    # OpenCV stays silent about files that cannot be read: we print a line for each.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     with readable_errors():
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(predictor: 'Predictor', sources: list[str], writer: 'ResultWriter', batch_size: int) -> tuple[int, int]:
-    """Predict and write under a progress bar; how many images and frames have results, and how many lines say not."""
+    """Predict and write under a progress bar; returns how many images and frames have results, and how many were skipped."""
     from ..inference.sources import count_frames, is_video
 
     done, skipped = 0, 0

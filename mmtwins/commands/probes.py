@@ -1,4 +1,4 @@
-"""What `mmtwins doctor` tries out. Each function tries one thing, in a child process, and returns what it found."""
+"""The trials of `mmtwins doctor`. Each function tries one thing, in a child process, and returns what it found."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +12,7 @@ Found = dict[str, Any]
 
 
 def version_of(module: str) -> Found:
-    """Import a module: its ``version``."""
+    """Import a module, and return its ``version``."""
     imported = importlib.import_module(module)
     version = getattr(imported, '__version__', None)
     if version is None:
@@ -22,7 +22,7 @@ def version_of(module: str) -> Found:
 
 
 def mmcv_operators() -> Found:
-    """Run mmcv's nms and roi_align on the CPU: the ``device`` that they ran on."""
+    """Run mmcv's nms and roi_align on the CPU, and return the ``device`` that they ran on."""
     return _run_operators('cpu')
 
 
@@ -52,7 +52,7 @@ def _run_operators(device: str) -> Found:
 
 
 def gpu() -> Found:
-    """The GPUs and their memory, and the CUDA that torch is built for (None: for CPUs alone)."""
+    """Find the ``gpus`` with their memory in GB, and ``cuda_build``, the CUDA that torch is built for (None: CPUs only)."""
     import torch
 
     gpus = []
@@ -63,7 +63,7 @@ def gpu() -> Found:
 
 
 def backbone() -> Found:
-    """Run a small backbone: the ``shapes`` of its maps."""
+    """Run a small backbone, and return the ``shapes`` of its maps."""
     import torch
 
     from ..models.backbone import TwinsSVTBackbone
@@ -85,12 +85,22 @@ PROBES: dict[str, Callable[[], Found]] = {
 
 
 def probe(name: str) -> Found:
-    """Try one of :data:`PROBES`, or import a module, see :func:`version_of`."""
+    """Run one of :data:`PROBES`, or import a module, see :func:`version_of`.
+
+    Args:
+        name: Key of :data:`PROBES`, or name of a module.
+
+    Returns:
+        What was found.
+
+    Raises:
+        Exception: Whatever the trial raises: what it tries does not work.
+    """
     return PROBES[name]() if name in PROBES else version_of(name)
 
 
 def cache_folders() -> dict[str, Path]:
-    """Where weights and results of checks are kept: of the Hugging Face hub, of torch, of ours."""
+    """The folders in which the Hugging Face hub, torch and our checks of data keep files, by name."""
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     hugging_face = Path(os.environ.get('HF_HOME') or home / 'huggingface')
     return {
@@ -101,7 +111,7 @@ def cache_folders() -> dict[str, Path]:
 
 
 def describe_cache(folder: Path) -> Found:
-    """What lies in a cache: ``bytes`` in all, and of each of the ``entries`` that are not empty, largest first."""
+    """Measure a cache: its ``folder``, ``bytes`` in total, and bytes of its ``entries`` that are not empty, largest first."""
     entries = {}
     for entry in folder.iterdir() if folder.is_dir() else ():
         size = _size_of(entry)
@@ -131,7 +141,7 @@ def _size_of(path: Path) -> int:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Free bytes on the disk of a folder, which need not exist; None where the system does not say."""
+    """Free bytes on the disk of a folder, which need not exist; None if the system does not tell."""
     for existing in (folder.absolute(), *folder.absolute().parents):
         if existing.is_dir():
             try:

@@ -1,4 +1,4 @@
-"""Show the recipes: task, published metric, parameters, MACs, starting weights, and the name that stands for the config."""
+"""Show the recipes: name, published metric, parameters, MACs and starting weights."""
 
 import argparse
 import json
@@ -15,8 +15,8 @@ TASKS = {'segmentation': 'Semantic segmentation', 'detection': 'Object detection
 DATASETS = {'ade20k': ('segmentation', 'ADE20K'), 'coco': ('detection', 'COCO')}
 ARCHS = {'s': 'small', 'b': 'base', 'l': 'large'}
 NOTE = (
-    'Metrics are those that the Twins authors published, and - where there are none. MACs of the whole model, for one '
-    'image of the size beside them. `mmtwins train NAME` trains a recipe.'
+    'Metrics are those that the Twins authors published; a dash stands for none. MACs are of the whole model, for one '
+    'image of the given size, in pixels. `mmtwins train NAME` trains a recipe.'
 )
 EXAMPLE = 'mmtwins list upernet svt-s --task segmentation'
 
@@ -26,16 +26,16 @@ class Recipe:
     """A recipe, as the list shows it.
 
     Attributes:
-        name: Stands for the config in every command.
+        name: Name of the recipe, which every command takes as a config.
         task: ``'segmentation'`` or ``'detection'``.
-        dataset: It is trained on.
+        dataset: Data set that it trains on.
         model: Backbone and head.
         metrics: Published results, in percent.
-        parameters: Of the whole model, without the authors' unused classifier; None where they are not counted.
-        macs: For one image.
-        image_size: Of that image, height x width in pixels.
-        weights: The checkpoint that training starts from; None for random weights.
-        config: Its file.
+        parameters: Number of parameters of the whole model, without the authors' unused classifier; None if not counted.
+        macs: MACs of the whole model for one image; None if not counted.
+        image_size: Size of that image, height x width in pixels.
+        weights: Checkpoint that the training starts from; None for random weights.
+        config: Path of the config file.
         source: Where the metrics are published.
     """
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_recipes() -> list[Recipe]:
-    """All recipes: those with published results first, then options of training and the demo's, each by task."""
+    """Read all recipes: by task, those with published results first, then those for options of training, then the demo's."""
     described = _read_metafiles()
     found: dict[str, Recipe] = {}
     for name, path in sorted(recipe_files().items(), key=lambda item: item[1].parent.name not in DATASETS):
@@ -124,7 +124,7 @@ def _from_metafile(name: str, path: Path, entry: dict) -> Recipe:
 
 
 def _from_name(name: str, path: Path, known: dict[str, Recipe]) -> Recipe:
-    """A recipe without a metafile: it has the model of those with the same head and backbone, or a toy's."""
+    """A recipe without a metafile: its model is that of a known recipe with the same head and backbone, or a toy's."""
     head, backbone = name.split('_')[:2]
     base = next((recipe for recipe in known.values() if recipe.name.startswith(f'{head}_{backbone}_')), None)
     if base is not None:
@@ -134,14 +134,18 @@ def _from_name(name: str, path: Path, known: dict[str, Recipe]) -> Recipe:
 
 
 def _starting_weights(name: str) -> str:
-    """The ImageNet weights of the backbone that a name says; a recipe starts from them."""
+    """The ImageNet weights that a recipe starts from, by the backbone in its name."""
     found = re.search(r'twins-(svt|pcpvt)-([sbl])', name)
     assert found, name
     return f'imagenet:{found[1]}-{ARCHS[found[2]]}'
 
 
 def show(recipes: Sequence[Recipe]) -> None:
-    """Print a table for each task; where the terminal is too narrow for it, two lines for each recipe."""
+    """Print a table for each task; if the terminal is too narrow for it, two lines for each recipe.
+
+    Args:
+        recipes: Recipes to print.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -168,7 +172,7 @@ def show(recipes: Sequence[Recipe]) -> None:
 
 
 def _cells(recipe: Recipe) -> tuple[str, str, str, str, str]:
-    """What a row says: name, metrics, parameters in M, MACs in G, starting weights."""
+    """The cells of a row: name, metrics, parameters in M, MACs in G, starting weights."""
     return (
         recipe.name,
         '\n'.join(f'{key} {value:.1f}' for key, value in recipe.metrics.items()) or '-',

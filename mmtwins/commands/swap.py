@@ -1,4 +1,4 @@
-"""Write a config that inherits any of MMSegmentation or MMDetection and has a Twins backbone."""
+"""Write a config that inherits one of MMSegmentation or MMDetection and replaces its backbone by Twins."""
 
 import argparse
 import os
@@ -9,15 +9,17 @@ from ..engine.arguments import readable_errors
 from ..engine.config_names import complete_config, find_config
 from .parsing import parse, register
 
-ARCHS = ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b', 'pcpvt-l')  # those of mmtwins.swapping, without torch
+ARCHS = ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b', 'pcpvt-l')  # those of mmtwins.swapping.stages, without torch
 EXAMPLE = 'mmtwins swap mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch svt-s --out own.py'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``mmtwins swap``."""
-    base = parser.add_argument('base', help='config of a segmentor or a detector: a file, mmseg::NAME or mmdet::NAME')
+    base = parser.add_argument(
+        'base', help='config to inherit, of a segmentor or a detector: a file, mmseg::NAME or mmdet::NAME'
+    )
     base.completer = complete_config  # type: ignore[attr-defined]
-    parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='backbone (default: %(default)s)')
+    parser.add_argument('--arch', choices=ARCHS, default='svt-s', help='Twins backbone (default: %(default)s)')
     parser.add_argument('--out', required=True, metavar='FILE', help='config to write; FILE ends in .py')
 
 
@@ -33,19 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def swapped_text(base: str, arch: str, out: str) -> str:
-    """The text of a config that inherits another and has a Twins backbone.
+    """Make the text of a config that inherits another one and has a Twins backbone.
 
     Args:
-        base: A path, or ``mmdet::...``.
-        arch: Such as ``'svt-s'``.
-        out: File that the text is for.
+        base: Config to inherit: a path, ``mmseg::NAME`` or ``mmdet::NAME``.
+        arch: Architecture, such as ``'svt-s'``.
+        out: File that the text is for. Relative paths in the text start there.
 
     Returns:
         The text.
 
     Raises:
         FileNotFoundError, ImportError: As :func:`mmtwins.engine.config.load_config`.
-        ValueError: The base is no config, cannot take Twins, or the file is not one to write.
+        ValueError: The base is no config, cannot take Twins, or ``out`` cannot be the file.
     """
     from mmengine.config import Config
 
@@ -71,12 +73,13 @@ def swapped_text(base: str, arch: str, out: str) -> str:
 
 
 def _module_of(path: str, base: str) -> str:
-    """The module to import in a config of MMEngine's new style."""
+    """The module to import in a pure-Python (lazy) config."""
     *folders, name = path.removesuffix('.py').split('/')
     ups = folders.count('..')
     parts = [*folders[ups:], name]
     if '::' in base or not all(part.isidentifier() for part in parts):
         raise ValueError(
-            f'{base} is in the new style, and Python cannot import {"/".join(parts)}: copy it to a plain name'
+            f'{base} is a pure-Python (lazy) config, and Python cannot import {"/".join(parts)}: copy it to a file whose path '
+            'has only letters, digits and _'
         )
     return '.' * (ups + 1) + '.'.join(parts)

@@ -1,4 +1,4 @@
-"""The commands: their modules, and what each does in a line."""
+"""The commands: their modules, and a line that says what each does."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: Its module, beside this one.
-        summary: What it does.
-        tool: The file of tools/ that does the same; empty if there is none.
+        module: Name of its module in this package.
+        summary: What it does, in one line.
+        tool: File of tools/ that runs the same command; empty if there is none.
     """
 
     module: str
@@ -22,11 +22,15 @@ COMMANDS = {
     'train': Command('train', 'train a segmentor or a detector', 'train.py'),
     'test': Command('test', "evaluate a checkpoint with the config's metrics", 'test.py'),
     'predict': Command('predict', 'predict on images and videos', 'infer.py'),
-    'convert': Command('convert', 'convert checkpoints between the names of libraries', 'convert_checkpoint.py'),
+    'convert': Command(
+        'convert', 'convert checkpoints between the parameter names of libraries', 'convert_checkpoint.py'
+    ),
     'export': Command('export', 'export a model to ONNX', 'export_onnx.py'),
     'attention': Command('attention', 'draw what points of an image attend to', 'visualize_attention.py'),
-    'cost': Command('cost', 'count parameters and MACs of a model, or the cost of attention', 'get_complexity.py'),
-    'benchmark': Command('benchmark', 'measure time and memory beside other implementations', 'benchmark.py'),
+    'cost': Command(
+        'cost', 'count parameters and MACs of a model, or the cost of attention by window side', 'get_complexity.py'
+    ),
+    'benchmark': Command('benchmark', 'compare time and memory with other implementations', 'benchmark.py'),
     'app': Command('app', 'serve a local page for a trained model', 'app.py'),
     'swap': Command('swap', 'put a Twins backbone into a config of MMSegmentation or MMDetection', 'swap_backbone.py'),
     'check-data': Command('check_data', 'check the data of a config before training', 'check_data.py'),

@@ -25,17 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_launch(parser)
     add_device(parser)
     parser.add_argument(
-        '--out', help='predictions: a folder of PNG (segmentation) or a .pkl file (detection) (default: none)'
+        '--out',
+        help='write predictions: a folder of PNG files (segmentation) or a .pkl file (detection) (default: none)',
     )
-    parser.add_argument('--show', action='store_true', help='show painted predictions in a window')
-    parser.add_argument('--show-dir', help='folder for painted predictions (default: none are painted)')
+    parser.add_argument('--show', action='store_true', help='show pictures of the predictions in a window')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions (default: none are drawn)')
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that a window stays open (default: %(default)s)'
     )
     parser.add_argument(
         '--allow-random-heads', action='store_true', help='evaluate heads that the checkpoint lacks with random weights'
     )
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation, as the config defines it')
+    parser.add_argument('--tta', action='store_true', help='use test-time augmentation, as the config defines it')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,6 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             runner = build_runner(cfg, checkpoints)
         if args.out:
             make_folder(args.out)
-    # Of what goes wrong later, little is the user's: other errors keep their traceback.
+    # Later errors are rarely mistakes of the user: all but these keep their traceback.
     with readable_errors(OSError, ConfigError), naming_first_steps(runner):
         runner.test()

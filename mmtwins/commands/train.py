@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 TRACKERS = ('tensorboard', 'wandb')  # those of mmtwins.engine.tracking, without its import of torch
-EXAMPLE = 'mmtwins train upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --cfg-options data_root=data/ade --dry-run'
+EXAMPLE = (
+    'mmtwins train upernet_twins-svt-s_8xb2-160k_ade20k-512x512 --cfg-options data_root=ADEChallengeData2016 --dry-run'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const='auto',
         metavar='CHECKPOINT',
         help='continue from this checkpoint, or from the newest whole one in the work directory, if there is one '
-        '(default: start anew)',
+        '(default: start from the beginning)',
     )
     parser.add_argument(
         '--from-scratch',
         action='store_true',
-        help='start from random weights instead of ImageNet weights; the published numbers will not come',
+        help='start from random weights instead of ImageNet weights; this does not reproduce the published results',
     )
     parser.add_argument(
         '--dry-run',
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='append',
         choices=TRACKERS,
         default=[],
-        help='report curves, pictures and config there too; may be given twice (default: to none)',
+        help='also report curves, pictures and config to this tracker; may be given twice (default: to none)',
     )
 
 
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             preflight = check_ahead(cfg, args, checkpoints) if is_first_process(cfg.launcher) else None
             if args.dry_run:
                 stack.enter_context(dry_work_dir(cfg))
-            elif cfg.launcher == 'none':  # else the process that writes locks it, once they know each other
+            elif cfg.launcher == 'none':  # otherwise the process that writes locks it, once the processes are connected
                 stack.enter_context(locked_work_dir(cfg.work_dir))
             with nullcontext() if args.verbose else quiet_terminal():
                 runner = build_runner(cfg, checkpoints, notes)
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 runner.logger.warning(FROM_SCRATCH)
             if args.dry_run:
                 prepare_dry_run(runner)
-        # Of what goes wrong later, little is the user's: other errors keep their traceback.
+        # Later errors are rarely mistakes of the user: all but these keep their traceback.
         hint = '' if args.dry_run else 'The same command with --resume continues from the newest checkpoint.'
         with readable_errors(OSError, ConfigError, hint=hint), naming_first_steps(runner):
             runner.train()
@@ -109,7 +111,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check_ahead(cfg: 'Config', args: argparse.Namespace, checkpoints: dict[str, dict]) -> Any:
-    """Check data and disk, and collect what is worth knowing before the first iteration; raises ValueError."""
+    """Check data and disk, and collect what is worth knowing before the first iteration.
+
+    Args:
+        cfg: Config of the training.
+        args: Arguments of ``mmtwins train``.
+        checkpoints: Checkpoints that the training starts from, see ``mmtwins.engine.checks.check_checkpoints``.
+
+    Returns:
+        What :func:`mmtwins.engine.preflight.announce` prints.
+
+    Raises:
+        ValueError: The data has errors, or there is no room for a checkpoint.
+    """
     from ..analysis.recipe import find_published_run
     from ..datasets.checking import check_before_training
     from ..engine.building import naming_config
@@ -123,7 +137,15 @@ def check_ahead(cfg: 'Config', args: argparse.Namespace, checkpoints: dict[str, 
 
 
 def check_optimizer(cfg: 'Config', args: argparse.Namespace) -> None:
-    """Apply --amp and --auto-scale-lr to a config, in place; raises ValueError where they do not fit."""
+    """Apply ``--amp`` and ``--auto-scale-lr`` to a config, in place.
+
+    Args:
+        cfg: Config of the training.
+        args: Arguments of ``mmtwins train``.
+
+    Raises:
+        ValueError: Mixed precision needs a GPU and there is none, or the config has no ``auto_scale_lr``.
+    """
     from mmengine.device import get_device
 
     if args.amp:

@@ -1,4 +1,4 @@
-"""The category of each class in a COCO file, found by its name."""
+"""Find the category of each class in a COCO file, by its name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -9,15 +9,15 @@ def category_ids(categories: Iterable[Mapping[str, Any]], classes: Sequence[str]
     """Find the category of each class by its name, whatever the order of the categories.
 
     Args:
-        categories: Of the annotation file; there may be more than the classes.
-        classes: Names, in the order of a model's outputs.
+        categories: Categories of the annotation file; there may be more of them than classes.
+        classes: Names of the classes, in the order of a model's outputs.
         path: The annotation file, for messages.
 
     Returns:
-        The file's id of each class, in the order of the classes.
+        Category id of each class, in the order of the classes.
 
     Raises:
-        ValueError: A class is no category of the file or several ones, or has the name of another class.
+        ValueError: No category, or more than one, has the name of a class, or two classes have the same name.
     """
     by_name: dict[str, list[int]] = {}
     for category in categories:
@@ -39,7 +39,7 @@ def category_ids(categories: Iterable[Mapping[str, Any]], classes: Sequence[str]
 
 
 def with_similar(name: str, others: Sequence[str]) -> str:
-    """A name for messages, with the one of the others that looks like it."""
+    """Quote a name for a message, with the most similar one of the others if there is one."""
     by_look = {other.strip().lower(): other for other in others}
     similar = get_close_matches(name.strip().lower(), list(by_look), 1, 0.6)
     return f'{name!r}; the file has {by_look[similar[0]]!r}' if similar else repr(name)

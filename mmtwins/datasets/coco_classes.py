@@ -7,7 +7,7 @@ from .findings import Findings
 
 
 def check_categories(file: CocoFile, source: Source, findings: Findings) -> None:
-    """Compare categories with classes, which are matched by name: the order of either does not matter."""
+    """Compare categories with classes. They are matched by name; their order does not matter."""
     given = source.dataset.metainfo.get('classes')
     names = [category['name'] for category in file.categories]
     where = f'{source.key}.metainfo.classes'
@@ -23,7 +23,7 @@ def check_categories(file: CocoFile, source: Source, findings: Findings) -> None
         text = f'{source.key}.metainfo.palette has {len(palette)} colours for {len(source.classes)} classes'
         findings.add('classes', file.path, text, 'Give one colour for each class, or no palette')
     if twice := [name for name in repeated(names) if name in source.classes]:
-        text = 'it has several categories of one name, of which a class can be one only'
+        text = 'it has several categories of one name, and a class can be only one of them'
         findings.add('classes', file.path, text, 'Make them one category', cases=twice)
         return
     surplus = [name for name in names if name not in source.classes]

@@ -38,13 +38,13 @@ def metainfo_of(checkpoint: dict) -> dict:
 
 
 def validations_of(checkpoint: dict) -> dict[str, float]:
-    """What MMEngine noted of a training's validations in a checkpoint.
+    """Read the metrics of a training's validations that MMEngine recorded in a checkpoint.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: Content of the file.
 
     Returns:
-        Each metric, such as ``'mIoU'``, and its last value; empty for a checkpoint without any.
+        Last value of each metric, such as ``'mIoU'``; empty if the checkpoint has none.
     """
     hub = checkpoint.get('message_hub')
     scalars = hub.get('log_scalars') if isinstance(hub, dict) else None

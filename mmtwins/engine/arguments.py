@@ -1,7 +1,7 @@
 """Arguments that several command lines share, and how a command line reports errors.
 
-The ``add_...`` functions add arguments to a parser. They import neither torch nor MMEngine, so that a command line can be
-read, completed and explained at once.
+The ``add_...`` functions add arguments to a parser. They import neither torch nor MMEngine, so that help, completion and
+errors of a command line come at once.
 """
 
 import argparse
@@ -98,9 +98,9 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def add_config(parser: 'argparse._ActionsContainer', **options: Any) -> None:
-    """Add ``config`` to a parser; ``options`` replace those of the argument."""
+    """Add ``config`` to a parser; ``options`` go to ``add_argument``."""
     kwargs = {'help': 'name of a recipe (`mmtwins list`), config file, or mmseg::NAME or mmdet::NAME', **options}
-    # An attribute of the action that argcomplete knows.
+    # argcomplete calls this attribute of the action.
     parser.add_argument('config', **kwargs).completer = complete_config  # type: ignore[attr-defined]
 
 
@@ -153,7 +153,7 @@ def config_from(args: argparse.Namespace) -> 'Config':
     """Load the config that a command line names, with its options, launcher, device and work directory.
 
     Args:
-        args: Of a parser with :func:`add_config_with_options`, :func:`add_device` and :func:`add_launch`.
+        args: Arguments of a parser with :func:`add_config_with_options`, :func:`add_device` and :func:`add_launch`.
 
     Returns:
         The config.

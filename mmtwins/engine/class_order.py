@@ -1,6 +1,6 @@
 """Detectors on COCO files: output i is the class with the i-th name, whatever the order of categories in the files.
 
-MMDetection 3.3 numbers classes in the order of the annotation file, and names them in that of the config.
+MMDetection 3.3 numbers classes in the order of the annotation file, and names them in the order of the config.
 """
 
 import functools
@@ -24,7 +24,7 @@ def match_by_name() -> None:
     """Let MMDetection's ``CocoDataset`` and ``CocoMetric`` match classes and categories by name, in this process.
 
     Subclasses that read files or compute metrics in a way of their own, such as those of LVIS, Objects365 and panoptic data,
-    stay as they are.
+    are not changed.
     """
     from mmdet.datasets import CocoDataset
     from mmdet.evaluation import CocoMetric
@@ -72,11 +72,11 @@ def _measuring_by_name(compute_metrics: Any) -> Any:
     @functools.wraps(compute_metrics)
     def compute(self: Any, results: list) -> dict[str, float]:
         ids = None
-        with suppress(ValueError):  # other data sets may name classes otherwise than their file
+        with suppress(ValueError):  # in other data sets, classes and categories may have different names
             ids = metric_ids(self)
         if ids is None:
             return compute_metrics(self, results)
-        self.cat_ids = sorted(ids)  # as COCOeval orders the figures of classes, whatever it is given
+        self.cat_ids = sorted(ids)  # COCOeval sorts its results by category id in any case
         places = np.searchsorted(self.cat_ids, ids)
         placed = [(truth, {**found, 'labels': places[found['labels']]}) for truth, found in results]
         return compute_metrics(self, placed)
@@ -85,7 +85,13 @@ def _measuring_by_name(compute_metrics: Any) -> Any:
 
 
 def metric_ids(metric: Any) -> list[int] | None:
-    """The category of each class in the file of a ``CocoMetric``; None if it reads no file or has a way of its own.
+    """Find the category of each class in the annotation file of a ``CocoMetric``.
+
+    Args:
+        metric: The metric.
+
+    Returns:
+        Category id of each class, in the order of the classes; None if the metric reads no file or knows no classes.
 
     Raises:
         ValueError: See :func:`mmtwins.datasets.category_ids.category_ids`.
@@ -101,7 +107,8 @@ class MatchClassesHook(Hook):
     """Match the classes of a detector with the categories of COCO files by name, see :func:`match_by_name`.
 
     The outputs of a model keep their meaning: the data sets of a training take the order of classes in the checkpoint that it
-    starts from, if that has the same classes. Validation and test take the order of the training, else of the checkpoint.
+    starts from, if it has the same classes. Validation and test take the order of the training or, without a training, of the
+    checkpoint.
     """
 
     priority = 'VERY_HIGH'
@@ -114,11 +121,11 @@ class MatchClassesHook(Hook):
             match_by_name()  # before the Runner builds data sets
 
     def before_run(self, runner: Runner) -> None:
-        """Bring data sets into one order; raises ValueError where names do not fit."""
+        """Give all data sets the same order of classes; raises ValueError if names of classes and categories differ."""
         self._match(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Bring data sets into the order of a checkpoint; raises ValueError where names do not fit."""
+        """Give all data sets the checkpoint's order of classes; raises ValueError if names of classes and categories differ."""
         self._noted = _classes(metainfo_of(checkpoint))
         self._match(runner)
 
@@ -151,7 +158,7 @@ class MatchClassesHook(Hook):
     def _compare(
         self, runner: Runner, reference: tuple[str, ...], source: str, given: tuple[str, ...], split: str
     ) -> None:
-        """Refuse a class that has another number than in what the outputs follow; warn of other names."""
+        """Refuse a class that has another number than in the reference; warn of other names."""
         if not reference:
             return
         moved = [name for name in given if name in reference and reference.index(name) != given.index(name)]
@@ -173,7 +180,7 @@ class MatchClassesHook(Hook):
 
 
 def _restart_workers(loop: Any) -> None:
-    """Leave workers that have begun to load, since they have the data set as it was."""
+    """Drop workers that have begun to load, because they hold the data set as it was."""
     loop.dataloader._iterator = None  # of persistent workers
     if isinstance(loop, ResumableLoop) and loop.batches is not None:
         loop.dataloader_iterator = None  # it begins anew when it runs
@@ -187,7 +194,7 @@ def reorder(dataset: Any, classes: Sequence[str], wrappers: Sequence[Any] = ()) 
     Args:
         dataset: The data set.
         classes: Its classes in the new order.
-        wrappers: Data sets around it, which tell its classes.
+        wrappers: Data sets around it, whose meta information names the classes too.
     """
     old = _classes(dataset.metainfo)
     places = [old.index(name) for name in classes]
@@ -222,10 +229,10 @@ def _in_order(metainfo: dict, classes: Sequence[str]) -> dict:
 
 
 def _coco_sets(dataset: Any, wrappers: tuple = ()) -> Iterator[tuple[Any, tuple]]:
-    """The data sets inside wrappers that :func:`match_by_name` is about, each with its wrappers."""
+    """The data sets that :func:`match_by_name` changes, each with its wrappers."""
     for inner in [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else [])]:
         yield from _coco_sets(inner, (*wrappers, dataset))
-    # With return_classes a data set tells its own classes to the model, as for detectors of named things.
+    # With return_classes, as for text-image detectors, a data set passes the names of its classes to the model.
     if _is_plain(dataset) and not dataset.return_classes and _classes(dataset.metainfo):
         yield dataset, wrappers
 

@@ -30,7 +30,7 @@ def find_config(name: str) -> str:
             ``mmtwins``, ``mmseg``, ``mmdet`` or another package with configs.
 
     Returns:
-        The path. A path of what is no file comes back as it is.
+        The path of the file. A path that is no file is returned unchanged.
 
     Raises:
         FileNotFoundError: There is no such recipe or config; the message names similar ones.
@@ -67,14 +67,14 @@ def find_external(base: str, named: str, remedy: str) -> str:
 
     Args:
         base: ``SCOPE::NAME``.
-        named: Who names it, for messages.
-        remedy: What to do about a wrong name, for messages.
+        named: Start of messages, which says what names the config.
+        remedy: End of messages, which says what to do about a wrong name.
 
     Returns:
         The file.
 
     Raises:
-        FileNotFoundError: There is no such package or config, with advice about that scope.
+        FileNotFoundError: There is no such package or config.
     """
     from mmengine.config import Config
     from mmengine.utils import get_installed_path

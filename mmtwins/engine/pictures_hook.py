@@ -18,22 +18,22 @@ from .scalars import read_scalars
 from .validation_samples import MIN_SCORE, read_example
 
 FOLDER = 'pictures'  # in the work directory
-PATIENCE = 60  # seconds between two drawings of the curves, and at least a hundred times as long as a drawing takes
+PATIENCE = 60  # seconds between two drawings of the curves, or 100 times as long as one takes if that is more
 
 
 @HOOKS.register_module()
 class TrainingPicturesHook(Hook):
     """Draw loss, metrics and learning rate, and at each validation the predictions on a few of its images.
 
-    ``pictures/curves.png`` in the work directory is drawn anew every minute at most, after each validation and at the end.
-    ``pictures/predictions/iter_NUMBER.png`` shows the same images at each validation, beside the truth. Visualizers of
-    other services, such as TensorBoard, get the predictions too. Nothing that the training computes changes, and a
-    picture that cannot be drawn is a warning.
+    ``pictures/curves.png`` in the work directory is drawn again at most once a minute, after each validation and at the end.
+    ``pictures/predictions/iter_NUMBER.png`` shows the same images at each validation, beside the truth. The visualization
+    backends of trackers, such as TensorBoard, get the predictions too. Nothing that the training computes changes, and a
+    picture that cannot be drawn causes a warning.
 
     Args:
         draw: Whether to draw anything.
-        num_images: Validation images, spread evenly over the data set; 0 draws no predictions.
-        min_score: Detections with a lower score are left out.
+        num_images: Number of validation images, spread evenly over the data set; 0 draws no predictions.
+        min_score: Detections with a lower score, 0 to 1, are left out.
     """
 
     priority = 'LOWEST'  # after the numbers are logged
@@ -52,7 +52,7 @@ class TrainingPicturesHook(Hook):
         self._warned: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        """Begin: a validation by itself is not drawn."""
+        """Start to draw; without a training, a validation is not drawn."""
         self._is_training = self.draw and is_main_process()
 
     def after_train_iter(
@@ -63,13 +63,13 @@ class TrainingPicturesHook(Hook):
             self._draw_curves(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Begin to collect."""
+        """Start to collect images."""
         self._seen, self._examples = 0, {}
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        """Keep the images of a batch that are to be drawn, at the size of a panel."""
+        """Keep the images of a batch that are to be drawn, reduced to the size of a panel."""
         if not self._is_training or not self.num_images:
             return
         places = self._places(runner)
@@ -92,7 +92,7 @@ class TrainingPicturesHook(Hook):
         self._is_training = False
 
     def _places(self, runner: Runner) -> set[int]:
-        """Which of the samples that this process validates are drawn, counted from 0."""
+        """The samples to draw, as indices from 0 among those that this process validates."""
         last = -(-len(runner.val_dataloader.dataset) // runner.world_size) - 1
         return {round(place) for place in np.linspace(0, last, self.num_images)} if last >= 0 else set()
 
@@ -140,11 +140,11 @@ class TrainingPicturesHook(Hook):
         self._cost = self._drawn - begun
 
     def _try(self, runner: Runner, draw: Callable[[], None]) -> None:
-        """Draw something without a trace in the training; the first failure of a kind is one line."""
+        """Draw something without changing the training's random states; the first failure of each kind is logged."""
         try:
             with kept_random_states():
                 draw()
-        except Exception as error:  # whatever it is, a picture is no reason to end a training
+        except Exception as error:  # no failure of a picture may end a training
             reason = f'{type(error).__name__}: {str(error).splitlines()[0]}' if str(error) else type(error).__name__
             if reason not in self._warned:
                 self._warned.add(reason)
@@ -155,7 +155,7 @@ class TrainingPicturesHook(Hook):
 
 
 def _write(path: Path, draw: Callable[[Path], Any]) -> None:
-    """Write a picture at once, so that a viewer never sees half of it, and an earlier one stays if there is no room."""
+    """Write a picture under another name and rename it: viewers never see half of it, and a full disk leaves the old one."""
     partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
     try:
         draw(partial)
@@ -172,13 +172,13 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _sample_of(batch: Any, number: int) -> Any:
-    """What the data loader gave for a sample, None where it cannot be told."""
+    """The sample as the data loader gave it, or None if the batch has another form."""
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     return samples[number] if isinstance(samples, Sequence) and number < len(samples) else None
 
 
 def _colours(number: int) -> list[tuple[int, int, int]]:
-    """Colours for classes without any."""
+    """Colours for classes of a data set without a palette."""
     from matplotlib import colormaps
 
     shades = [colormaps['turbo']((i + 0.5) / number) for i in range(number)]

@@ -85,7 +85,7 @@ def describe_classes(cfg: Config, report: Report) -> Line:
         text += f'; num_classes={" and ".join(map(str, heads))} in the heads'
     if report.warnings:
         number = len(report.warnings)
-        text += f'; {number} warning{"" if number == 1 else "s"}, `mmtwins check-data` tells'
+        text += f'; {number} warning{"" if number == 1 else "s"}, see `mmtwins check-data`'
     return Line('classes', text)
 
 

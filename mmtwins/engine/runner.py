@@ -69,13 +69,13 @@ def build_runner(cfg: Config, checkpoints: Mapping[str, dict] | None = None, not
 
 
 def draw_pictures(cfg: Config) -> None:
-    """Let a config of MMSegmentation or MMDetection draw pictures of its training, unless it says otherwise, in place.
+    """Let a config of MMSegmentation or MMDetection draw pictures of its training, in place.
 
     Args:
-        cfg: The whole config, with ``default_hooks``. Their entry ``pictures`` has the options of the hook; None is none.
+        cfg: The whole config, with ``default_hooks``. The entry ``pictures`` has options of the hook; None draws nothing.
     """
     if cfg.get('default_scope') in ('mmseg', 'mmdet') and cfg.get('train_cfg'):
-        options = cfg.default_hooks.pop('pictures', {})  # MMEngine takes no None for a hook that it does not know
+        options = cfg.default_hooks.pop('pictures', {})  # MMEngine refuses None for a hook that is not one of its own
         if options is not None:
             cfg.default_hooks.pictures = dict(type=TrainingPicturesHook.__name__) | options
 

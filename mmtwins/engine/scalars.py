@@ -18,27 +18,41 @@ class Joined(NamedTuple):
 
 
 def read_scalars(work_dir: str | Path) -> list[dict]:
-    """Read all records of a work directory. Of iterations that were trained twice, after an interrupt, the later run counts.
+    """Read all records of a work directory. For iterations that were trained twice, after an interrupt, the later run counts.
 
     Args:
         work_dir: Work directory of MMEngine.
 
     Returns:
-        One dict per record, ordered by ``step`` (iterations), a validation before the training record of the same step. Empty
-        where nothing was logged.
+        One dict per record, ordered by ``step`` (iterations), a validation before the training record of the same step; empty
+        if nothing was logged.
     """
     joined = join_logs(find_logs(Path(work_dir)))
     return sorted(joined.validation + joined.training, key=lambda record: record['step'])  # keeps equal ones in order
 
 
 def find_logs(work_dir: Path) -> list[Path]:
-    """The files of numbers that MMEngine wrote into a work directory, one per run, by its timestamp."""
+    """Find the files of numbers that MMEngine wrote into a work directory.
+
+    Args:
+        work_dir: Work directory, or the folder TIMESTAMP of a single run in it.
+
+    Returns:
+        One file per run, the earliest first.
+    """
     files = sorted(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.parts[-3])
     return files or sorted(work_dir.glob('vis_data/scalars.json'))
 
 
 def join_logs(files: Iterable[Path]) -> Joined:
-    """Join the files of :func:`find_logs`; a run that starts at an iteration replaces what earlier ones logged from there."""
+    """Join the logs of several runs. A run replaces what earlier ones logged from its first iteration on.
+
+    Args:
+        files: Files of :func:`find_logs`.
+
+    Returns:
+        The records of all runs.
+    """
     training: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     starts: list[int] = []

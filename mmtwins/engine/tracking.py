@@ -1,4 +1,4 @@
-"""Curves, pictures and config of a training in TensorBoard or Weights & Biases, one run however often it is resumed."""
+"""Report curves, pictures and config of a training to TensorBoard or Weights & Biases, as one run even if it is resumed."""
 
 import importlib.util
 import secrets
@@ -22,11 +22,11 @@ RUN_ID = 'wandb/run_id'  # in the work directory
 
 
 def track(runner: Runner, names: Sequence[str]) -> None:
-    """Let a training report to trackers too.
+    """Let a training report to trackers.
 
     Args:
-        runner: Not yet started.
-        names: Out of :data:`TRACKERS`.
+        runner: Runner of the training, before it starts.
+        names: Names of trackers, out of :data:`TRACKERS`.
 
     Raises:
         ValueError: There is no such tracker.
@@ -45,7 +45,7 @@ class TrackingHook(Hook):
     """Adds trackers to the visualizer when the training starts and its first iteration is known.
 
     Args:
-        names: Out of :data:`TRACKERS`.
+        names: Names of trackers, out of :data:`TRACKERS`.
     """
 
     priority = 'VERY_HIGH'
@@ -60,7 +60,7 @@ class TrackingHook(Hook):
             backend = kinds[name](runner.work_dir, runner.iter)
             try:
                 backend.add_config(runner.cfg)
-            except Exception as error:  # of another library, such as one about a login
+            except Exception as error:  # from the tracker's library, for example about a login
                 raise ConfigError(f'--track {name}: {error}') from error
             runner.visualizer._vis_backends[kinds[name].__name__] = backend
             runner.logger.info(backend.how_to_look())
@@ -77,7 +77,7 @@ class _Places:
         self.last = start
 
     def place(self, scalars: dict, step: int) -> int:
-        """The iteration of a record; a validation of a training that counts in epochs comes with its epoch."""
+        """The iteration of a record; in a training that counts in epochs, validations come with their epoch instead."""
         if 'loss' not in scalars:
             return max(step, self.last)
         self.last = step
@@ -85,10 +85,10 @@ class _Places:
 
 
 class _Safely:
-    """Calls that never end a training: what fails is one line, and is not tried again.
+    """Calls a tracker so that it never ends a training: the first failure is logged, and nothing is called after it.
 
     Args:
-        name: Of the tracker.
+        name: Name of the tracker, for the log.
     """
 
     def __init__(self, name: str) -> None:
@@ -103,15 +103,15 @@ class _Safely:
             act()
         except Exception as error:
             self.has_failed = True
-            print_log(f'{self.name} gets nothing more of this training ({error}); it goes on', 'current', 30)
+            print_log(f'{self.name} gets nothing more of this training ({error}); the training goes on', 'current', 30)
 
 
 class ResumedTensorboard(TensorboardVisBackend):
-    """Writes to one folder of the work directory, ``tensorboard``; a resumed training replaces what is trained again.
+    """Writes to the folder ``tensorboard`` of the work directory; a resumed training hides records of iterations that it repeats.
 
     Args:
         work_dir: Work directory.
-        start: Iterations that are done.
+        start: Number of iterations that are done.
     """
 
     def __init__(self, work_dir: str, start: int) -> None:
@@ -127,7 +127,7 @@ class ResumedTensorboard(TensorboardVisBackend):
     def _init_env(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an earlier run wrote of later iterations is hidden.
+        # Records that an earlier run wrote of later iterations are hidden.
         self._tensorboard = SummaryWriter(self._save_dir, purge_step=self.start + 1)
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
@@ -155,11 +155,11 @@ class ResumedTensorboard(TensorboardVisBackend):
 
 
 class ResumedWandb(WandbVisBackend):
-    """Reports to Weights & Biases; a resumed training continues its run, whose name is that of the work directory.
+    """Reports to Weights & Biases; a resumed training continues its run. The run has the name of the work directory.
 
     Args:
         work_dir: Work directory.
-        start: Iterations that are done; 0 begins a new run.
+        start: Number of iterations that are done; 0 starts a new run.
     """
 
     def __init__(self, work_dir: str, start: int) -> None:

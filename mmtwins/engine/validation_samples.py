@@ -1,4 +1,4 @@
-"""What a validation of MMSegmentation or MMDetection found in an image, small enough to keep until it is drawn."""
+"""Read image, prediction and truth of a validation sample, small enough to keep until they are drawn."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,12 @@ def read_example(sample: Any, given: Any, dataset: Any, min_score: float = MIN_S
     Args:
         sample: Data sample with a prediction, ``SegDataSample`` or ``DetDataSample``.
         given: The sample as the data loader gave it, which has the truth of a detector; or None.
-        dataset: Of the validation; its pipeline says in which size boxes are.
-        min_score: Detections with a lower score are left out.
+        dataset: Validation data set. Its pipeline shows whether true boxes are in pixels of the resized image.
+        min_score: Detections with a lower score, 0 to 1, are left out.
 
     Returns:
-        All at the size of the image, or smaller, so that the longer side has at most 512 pixels; None for samples of
-        other libraries.
+        Image, truth and prediction, reduced so that the longer side has at most 512 pixels; None for samples of other
+        libraries.
 
     Raises:
         OSError: The image cannot be read.

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..plotting import INK, LINES, make_figure, save_figure
 
-# Of the metrics that a validation gives, those that a reader looks for first.
+# The metrics of a validation that a reader looks for first.
 FIRST = ('mIoU', 'mAcc', 'aAcc', 'coco/segm_mAP', 'coco/bbox_mAP', 'coco/segm_mAP_50', 'coco/bbox_mAP_50')
 NO_METRIC = ('step', 'iter', 'epoch', 'time', 'data_time', 'memory')
 
@@ -18,9 +18,9 @@ def draw_training_curves(
     """Draw loss, validation metrics and learning rate against the iteration, one row per training.
 
     Args:
-        runs: Title of a training: its records, as ``mmtwins.engine.scalars.read_scalars`` returns them.
-        metrics: Title of a training: key of a validation metric in the records: its label, see :func:`find_metrics`. A
-            metric that MMSegmentation gives in percent is drawn from 0 to 1 as COCO's are.
+        runs: Records of each training by its title, as ``mmtwins.engine.scalars.read_scalars`` returns them.
+        metrics: Validation metrics of each training by its title: their labels by their keys in the records, see
+            :func:`find_metrics`. Metrics that MMSegmentation gives in percent are drawn from 0 to 1, as COCO's are.
         path: PNG file to write.
 
     Returns:
@@ -64,10 +64,10 @@ def find_metrics(records: Sequence[dict]) -> dict[str, str]:
     """Choose up to four metrics of the validations of a training to draw.
 
     Args:
-        records: See :func:`draw_training_curves`.
+        records: Records of the training, see :func:`draw_training_curves`.
 
     Returns:
-        Label by key, the best known first.
+        Labels of the metrics by key, the best known metrics first.
     """
     known = {key for record in records if 'loss' not in record for key in record if key not in NO_METRIC}
     keys = {key for key in known if not key.endswith('lr')}

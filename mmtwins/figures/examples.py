@@ -1,4 +1,4 @@
-"""Predictions beside the truth: how good they are, and figures of them."""
+"""Predictions beside the truth: rate them, choose examples, and draw them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 3.3  # inches of a panel; three of them are readable at the width of a page
-FLATTEST, TALLEST = 0.3, 1.6  # height by width of a panel
+FLATTEST, TALLEST = 0.3, 1.6  # limits of a panel's height divided by its width
 LETTER, LINE = 0.085, 0.15  # inches, of the names in a panel
-LEGEND = 36  # classes at most
+LEGEND = 36  # largest number of classes in the legend
 
 
 class Instances(NamedTuple):
     """Objects in an image.
 
     Args:
-        masks: (N, H, W) bool. Of a model that finds only boxes, the boxes filled.
+        masks: (N, H, W) bool. For a model that finds only boxes: the filled boxes.
         labels: (N,) class indices.
         scores: (N,), 0 to 1, or None for the truth.
         are_boxes: Whether to draw the masks as boxes.
@@ -46,11 +46,11 @@ def rate_example(example: Example, num_classes: int) -> float:
 
     Args:
         example: Truth and prediction, both label maps or both instances.
-        num_classes: Labels from this on are no class, as 255.
+        num_classes: Number of classes. Labels that are not below it, such as 255, stand for no class.
 
     Returns:
-        The share of labelled pixels with the right class. For instances, twice the sum of the IoUs of true and predicted
-        masks of one class, matched one to one, by the number of both.
+        The share of labelled pixels with the right class. For instances, the overlap: true and predicted masks of the same
+        class are matched one to one, and twice the sum of their IoUs is divided by the number of all masks.
     """
     truth, prediction = example.truth, example.prediction
     assert truth is not None
@@ -74,20 +74,20 @@ def rate_example(example: Example, num_classes: int) -> float:
 
 
 def describe_rate(example: Example, num_classes: int) -> str:
-    """What :func:`rate_example` says, in words for a title."""
+    """The result of :func:`rate_example` in words, for a title."""
     rate = rate_example(example, num_classes)
     return f'overlap {rate:.2f}' if isinstance(example.truth, Instances) else f'{100 * rate:.0f} % of the pixels right'
 
 
 def choose_examples(examples: Sequence[Example], num_classes: int) -> dict[str, Example]:
-    """Choose what shows how well and how badly a model predicts.
+    """Choose examples that show how well and how badly a model predicts.
 
     Args:
-        examples: At least one, with the truth.
+        examples: Examples with their truth, at least one.
         num_classes: See :func:`rate_example`.
 
     Returns:
-        The best, the median and the worst by :func:`rate_example`, each with what it is and its rate.
+        The best, the median and the worst example by :func:`rate_example`, by a title that says which it is and its rate.
     """
     ranked = sorted(examples, key=lambda example: rate_example(example, num_classes), reverse=True)
     last = len(ranked) - 1
@@ -102,14 +102,17 @@ def draw_examples(
     """Draw input, truth and prediction side by side, one row per example.
 
     Args:
-        examples: At least one, each with the title of its row; all label maps or all instances. Without the truth of any,
-            there is no column for it.
+        examples: At least one, by the title of its row; all label maps or all instances. If none has a truth, there is no
+            column for it.
         classes: Names; label i of a map or an instance is ``classes[i]``, any other value is left unpainted.
         palette: One RGB colour in 0..255 per class.
         path: PNG file to write.
 
     Returns:
         ``path``.
+
+    Raises:
+        ValueError: There are no examples.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -151,7 +154,7 @@ def draw_examples(
 
 
 def _labels_shown(examples: Sequence[Example], num_classes: int) -> list[int]:
-    """Class indices that occur in truths and predictions, in order; of many, those with most pixels or objects."""
+    """Class indices in truths and predictions, in order; if there are too many, those with the most pixels or objects."""
     counts = np.zeros(num_classes, int)
     for content in (part for example in examples for part in (example.truth, example.prediction)):
         if content is not None:
@@ -205,7 +208,7 @@ def _show_instances(
 def _free_place(
     x: float, y: float, letters: int, pixels: float, taken: list[tuple[float, float, float]], shape: tuple[int, ...]
 ) -> tuple[float, float]:
-    """A place for a name near (x, y), inside the image and where none is yet, in pixels; it is added to those taken."""
+    """A free place for a name near (x, y), inside the image, in pixels; it is added to the taken ones."""
     half, line = LETTER * letters * pixels / 2, LINE * pixels
     x = min(max(x, half), max(shape[1] - half, half))
     y = min(max(y, line / 2), shape[0] - line / 2)

@@ -79,8 +79,8 @@ class Predictor:
         inferencer: ``MMSegInferencer`` or ``DetInferencer``; ``inferencer.model`` is the model.
         info: Classes and colours.
         is_detector: Whether it predicts instances.
-        checkpoint: As it was named.
-        validations: What the checkpoint notes of its training's validations: each metric and its last value.
+        checkpoint: Name of the checkpoint, as it was given.
+        validations: Last value of each validation metric that the checkpoint holds, by the metric's name.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def find_all(given: Sequence[str], out: str) -> list[str]:
         out: Folder of results.
 
     Returns:
-        Files, in the order of the inputs; one that several inputs name comes where the first does.
+        Files, in the order of the inputs; a file that several inputs name has the place of the first.
 
     Raises:
         FileNotFoundError: An input names no file at all, or results only.

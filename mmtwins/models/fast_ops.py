@@ -1,7 +1,7 @@
 """What the fast path computes with: matrix products through oneDNN, and large maps in parts that stay in the cache.
 
 Constants are the fastest of a range measured with PyTorch 2.13 on two threads of an AMD EPYC (AVX-512, 1 MiB of L2 cache per
-core), as ``tools/benchmark.py`` measures; the ranges stand beside them. They change speed only.
+core), as ``mmtwins benchmark`` measures; the ranges stand beside them. They change speed only.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a model is, in words for the head of the page: task, classes, source, and a metric where one is known."""
+"""Describe a model for the top of the page: task, classes, source, and a metric where one is known."""
 
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -11,18 +11,18 @@ from ..inference.predictor import Predictor
 HEADS = {'UPerHead': 'UPerNet', 'FPNHead': 'Semantic FPN', 'MaskRCNN': 'Mask R-CNN'}
 FAMILIES = {'TwinsSVTBackbone': 'Twins-SVT', 'TwinsPCPVTBackbone': 'Twins-PCPVT'}
 SIZES = {'small': '-S', 'base': '-B', 'large': '-L'}
-METRICS = {'mIoU': 'mIoU', 'coco/segm_mAP': 'mask AP', 'coco/bbox_mAP': 'box AP'}  # as MMEngine notes them
+METRICS = {'mIoU': 'mIoU', 'coco/segm_mAP': 'mask AP', 'coco/bbox_mAP': 'box AP'}  # by their keys in checkpoints
 SHOWN = 12  # classes that are named before the list is opened
 
 
 class About(NamedTuple):
-    """What the head of the page says.
+    """What the top of the page says.
 
     Attributes:
-        task: Such as ``'Semantic segmentation'``.
-        model: Such as ``'UPerNet with Twins-SVT-S'``.
-        classes: Their names.
-        facts: Lines of a list: name and text.
+        task: Task, such as ``'Semantic segmentation'``.
+        model: Head and backbone, such as ``'UPerNet with Twins-SVT-S'``.
+        classes: Names of the classes.
+        facts: Further lines, each a name and a text.
     """
 
     task: str
@@ -32,7 +32,7 @@ class About(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Of the page and of the tab."""
+        """Title of the page and of the tab."""
         return f'{self.task}: {self.model}'
 
 
@@ -43,7 +43,7 @@ def describe(predictor: Predictor) -> About:
         predictor: The model.
 
     Returns:
-        Names of files only, never folders: everybody who opens the page reads them.
+        What is known. It names files but never their folders, because everybody who opens the page reads it.
     """
     cfg, model = predictor.inferencer.cfg, predictor.inferencer.model
     if not predictor.is_detector:
@@ -65,7 +65,7 @@ def describe(predictor: Predictor) -> About:
 
 
 def as_html(about: About) -> str:
-    """The head of the page; every name is escaped."""
+    """Turn a description into HTML; every name is escaped."""
     number, names = len(about.classes), [escape(name) for name in about.classes]
     first = ', '.join(names[:SHOWN])
     if number > SHOWN:
@@ -94,6 +94,6 @@ def _is_plain(cfg: Any) -> bool:
 
 
 def _file_name(path: str | Path) -> str:
-    """The last part of a path or URL, without what a URL may carry behind it."""
+    """The last part of a path or URL, without the query of a URL."""
     text = str(path)
     return PurePosixPath(urlsplit(text).path).name if '://' in text else Path(text).name

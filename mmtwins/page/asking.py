@@ -1,4 +1,4 @@
-"""What the page asks of the model: one thing at a time, in sentences where it cannot be done."""
+"""Run the model for the page: one request at a time, and errors as sentences for the user."""
 
 import threading
 import time
@@ -18,12 +18,18 @@ from ..inference.writers import ResultWriter
 from ..models.attention import LocallyGroupedSelfAttention
 from .kept import KeptResult
 
-MAX_PIXELS = 2**25  # of an image: a small file can hold a very large one
+MAX_PIXELS = 2**25  # of an image: a small file can hold a very large image
 LOWEST_SCORE = 0.05  # of an instance that is kept, so that the threshold can be lowered without another forward pass
 
 
 class Prediction(NamedTuple):
-    """A prediction, the seconds it took without waiting for other users, and what else to know of the image."""
+    """A prediction for an image.
+
+    Attributes:
+        kept: The prediction.
+        seconds: Time that it took, without waiting for other users.
+        note: What the reader warned of, such as a damaged file; empty if there is nothing.
+    """
 
     kept: KeptResult
     seconds: float
@@ -34,13 +40,14 @@ class Model:
     """A predictor for several users at once.
 
     Args:
-        predictor: Its ``score_thr`` is the threshold that the page begins with.
+        predictor: The model. Its ``score_thr`` is the score threshold that the page starts with.
 
     Attributes:
-        threshold: Of the score of instances, to begin with.
-        lowest: The lowest threshold that can be chosen.
-        stages: For each stage its kinds of attention, ``'LSA'`` and ``'GSA'``, with their number of heads; empty without a
-            Twins backbone.
+        threshold: Score threshold that the page starts with, 0 to 1.
+        lowest: Lowest score threshold that can be chosen, 0 to 1.
+        info: Classes and colours.
+        is_detector: Whether it predicts instances.
+        stages: Number of heads by kind of attention (``'LSA'``, ``'GSA'``), for each stage; empty without a Twins backbone.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -64,6 +71,12 @@ class Model:
     def predict(self, path: str | Path) -> Prediction:
         """Predict on an image file.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The prediction.
+
         Raises:
             ValueError: It is no image, has more than ``MAX_PIXELS`` pixels, or is too small for the model.
         """
@@ -82,12 +95,15 @@ class Model:
         raise ValueError(reasons[0])
 
     def inspect(self, kept: KeptResult, x: int, y: int) -> Inspection:
-        """Run the backbone, and see what a point attends to in every stage.
+        """Run the backbone, and record what a point attends to in every stage.
 
         Args:
             kept: A prediction.
-            x: In pixels of the image.
-            y: In pixels of the image.
+            x: Column of the point, in pixels of the image.
+            y: Row of the point, in pixels of the image.
+
+        Returns:
+            The attention maps of the point.
 
         Raises:
             ValueError: The point is outside the image.
@@ -100,7 +116,7 @@ class Model:
 def write_files(
     kept: KeptResult, threshold: float, palette: tuple[tuple[int, int, int], ...], folder: Path
 ) -> dict[str, str]:
-    """Write what ``tools/infer.py`` writes for an image.
+    """Write the files that ``mmtwins predict`` writes for an image.
 
     Args:
         kept: The prediction.
@@ -109,8 +125,8 @@ def write_files(
         folder: Empty folder to write.
 
     Returns:
-        ``overlay`` and, of a segmentation, ``labels`` and ``json`` (its classes), of a detection ``json`` (COCO's results)
-        and ``images`` (the images and categories of the results): their files, named after the image.
+        Files by kind, named after the image: ``overlay``; for a segmentation ``labels`` and ``json`` (its classes); for a
+        detection ``json`` (COCO's results) and ``images`` (images and categories of the results).
     """
     assert kept.path is not None
     result = kept.restore(threshold, palette)
@@ -135,10 +151,12 @@ def _check_size(path: str) -> None:
         raise ValueError('the image is no longer here: choose it again')
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # PIL's own of many pixels
+            warnings.simplefilter('ignore')  # PIL warns of many pixels
             with Image.open(path) as image:
                 width, height = image.size
     except Exception:  # a damaged file fails anywhere in a decoder
-        raise ValueError('this is no image, or a damaged one: take another file') from None
+        raise ValueError('this file is no image, or it is damaged: choose another one') from None
     if width * height > MAX_PIXELS:
-        raise ValueError(f'{width} x {height} pixels are too many, at most {MAX_PIXELS} can be: make the image smaller')
+        raise ValueError(
+            f'{width} x {height} pixels are too many: make the image smaller, at most {MAX_PIXELS:,} pixels'
+        )

@@ -1,4 +1,4 @@
-"""The page: its controls, and what happens when they are used."""
+"""The page: its controls and their events."""
 
 import json
 import tempfile
@@ -23,7 +23,7 @@ from .view import PALETTES, choose_colours, make_view
 if TYPE_CHECKING:
     import gradio
 
-CACHE_SECONDS = 3600  # after which files are deleted that no closed tab has deleted
+CACHE_SECONDS = 3600  # age of files to delete, where no closed tab has deleted them; also the time between two looks
 SCRIPT = Path(__file__).with_name('page.js')
 VIEW = """
 <figure class="stage" hidden>
@@ -50,10 +50,10 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
 
     Args:
         predictor: The model.
-        examples: Folder of example images; None draws scenes.
+        examples: Folder of example images; None generates scenes.
 
     Returns:
-        Gradio's page. The model works on one picture at a time.
+        Gradio's page. The model works on one image at a time.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
@@ -85,7 +85,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                     placeholder='Drop an image here, paste one, or click to choose a file',
                     alt_text='Your image. Click a point in it to see what it attends to.',
                 )
-                # Gradio would open the file, and tell of a damaged one with the server's paths.
+                # Gradio would open the file, and its message about a damaged one would show paths of the server.
                 image.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
                 gallery = gr.Dataset(
                     components=[gr.Image(visible=False)],
@@ -239,7 +239,7 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
 
 
 def _told(outputs: Callable[[str], tuple]) -> Callable:
-    """Turn what goes wrong into a sentence on the page, and ``outputs`` around it."""
+    """Show errors of an event as a sentence on the page; ``outputs`` makes the outputs of the event from the sentence."""
 
     def decorate(function: Callable) -> Callable:
         @wraps(function)
@@ -250,7 +250,7 @@ def _told(outputs: Callable[[str], tuple]) -> Callable:
                 return outputs(_problem(str(error)))
             except Exception:
                 traceback.print_exc()
-                return outputs(_problem('this is a fault of the page: its terminal says more'))
+                return outputs(_problem('the page has failed: the terminal of the server shows why'))
 
         return run
 
@@ -258,7 +258,7 @@ def _told(outputs: Callable[[str], tuple]) -> Callable:
 
 
 def _heads(model: Model, stage: str, kind: str) -> list[tuple[str, int]]:
-    """The choices for a stage: the average, and each head."""
+    """The heads to choose from in a stage: the average of all, and each one."""
     number = model.stages[int(stage) - 1].get(kind, 0)
     return [('average of all', AVERAGE), *((str(i), i) for i in range(1, number + 1))]
 

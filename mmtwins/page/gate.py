@@ -1,4 +1,4 @@
-"""What the page's server answers: the page's own routes and files, and nothing else of what Gradio offers."""
+"""Let requests for the page's own routes and files through to Gradio, and refuse all others."""
 
 import json
 import os
@@ -17,7 +17,7 @@ POST = (f'{API}/queue/join', f'{API}/upload', f'{API}/reset', f'{API}/cancel')
 FILE = f'{API}/file='
 MAX_MESSAGE = 2**20  # bytes of a request that is no upload
 HEADERS = {
-    # The page draws what it is given, and so a browser need not load anything from elsewhere.
+    # The page needs nothing from other hosts, so browsers must not load anything from there.
     'content-security-policy': "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' data: "
     "blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
@@ -29,12 +29,12 @@ HEADERS = {
 class Gate:
     """ASGI middleware that refuses every request but those the page makes.
 
-    Gradio also has routes that fetch other addresses, run functions past the queue, change the page or record it.
+    Gradio also has routes that fetch other addresses, run functions without the queue, change the page or record it.
 
     Args:
-        app: What answers the others.
-        folder: The only folder that files are served from, and that requests may name.
-        max_bytes: Largest upload.
+        app: Gradio's application, which answers the requests of the page.
+        folder: The only folder that files are served from. Requests may not name files outside it.
+        max_bytes: Largest upload, in bytes.
     """
 
     def __init__(self, app: 'ASGIApp', folder: Path, max_bytes: int) -> None:
@@ -51,7 +51,7 @@ class Gate:
         if not status and scope['path'].rstrip('/') == f'{API}/queue/join':
             body = await _read_all(receive)
             if not all(map(self._is_ours, _paths_in(body))):
-                status, text = 403, 'A file of another place was named: choose the image again.'
+                status, text = 403, 'The request names a file outside the page: choose the image again.'
         if status:
             await _answer(send, status, text)
             return
@@ -75,7 +75,7 @@ class Gate:
 
         try:
             await self._app(scope, give_body, send_with_headers)
-        except Exception:  # Gradio's, of a request that its page would not send
+        except Exception:  # Gradio fails on requests that its page never sends
             if started:
                 raise
             await _answer(send, 400, 'The request cannot be understood.')
@@ -93,7 +93,7 @@ class Gate:
             return 403, 'This is not part of the page.'
         length = dict(scope['headers']).get(b'content-length', b'')
         if not length.isdigit():
-            return 411, 'The length of the request is missing.'
+            return 411, 'The request does not state its length.'
         most = self._max_bytes + MAX_MESSAGE if path.rstrip('/') == f'{API}/upload' else MAX_MESSAGE
         if int(length) > most:
             return 413, f'The file is too large: at most {self._max_bytes / 1e6:g} MB can be uploaded. Make it smaller.'
@@ -117,7 +117,7 @@ async def _read_all(receive: 'Receive') -> bytes:
 
 
 def _paths_in(body: bytes) -> Iterable[str]:
-    """The files that a message names, at any depth; an address in the place of a file counts."""
+    """The files that a message names, at any depth; a URL in place of a file counts."""
     try:
         left: list[Any] = [json.loads(body)]
     except (ValueError, RecursionError):

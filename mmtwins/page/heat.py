@@ -9,8 +9,8 @@ from ..analysis.attention_maps import AttentionMap
 from ..analysis.inspection import Inspection
 
 SIDE = 800  # pixels, the long side of the picture
-MARGIN = 1  # windows around the window of local attention that are shown too
-AVERAGE = 0  # in place of the number of a head
+MARGIN = 1  # neighbouring windows that are shown on each side of the window of local attention
+AVERAGE = 0  # in place of the number of a head: the average of all heads
 KINDS = {'LSA': 'local', 'GSA': 'global'}
 
 
@@ -20,7 +20,7 @@ class Heat(NamedTuple):
     Attributes:
         picture: (H, W, 3) RGB uint8.
         caption: What it shows, in one or two sentences.
-        largest: The largest weight of a key in percent, the light end of the colours.
+        largest: Largest weight of a key, in percent; the light end of the colours.
     """
 
     picture: np.ndarray
@@ -32,13 +32,13 @@ def draw_heat(inspection: Inspection, stage: int, kind: str, head: int = AVERAGE
     """Draw the weights of the keys that a point attends to as colours over the image.
 
     Args:
-        inspection: With the maps of one point, the last block of each kind in each stage.
-        stage: Counted from 1.
+        inspection: Image and attention maps of one point, for the last block of each kind in each stage.
+        stage: Stage, counted from 1.
         kind: ``'LSA'`` or ``'GSA'``.
-        head: Counted from 1; ``AVERAGE`` takes the mean of all.
+        head: Head, counted from 1; ``AVERAGE`` takes the mean of all.
 
     Returns:
-        Picture and caption. Local attention is shown enlarged, with the windows around its own.
+        Picture and caption. Local attention is shown enlarged, with the neighbouring windows.
 
     Raises:
         ValueError: There is no such map or head.

@@ -1,4 +1,4 @@
-"""Predictions that the page keeps between two clicks: small, and made whole again for a threshold."""
+"""Predictions as the page keeps them between clicks: compressed, and restored for a score threshold."""
 
 from dataclasses import replace
 
@@ -14,17 +14,19 @@ from ..masks import encode_mask
 class KeptResult:
     """A :class:`Result` with its masks as run lengths and its label map in 16 bits.
 
-    A detector gives a hundred masks of the size of the image, more than a server can keep for several users.
+    A detector gives up to a hundred masks of the size of the image. A server cannot keep these for several users.
 
     Args:
-        result: Of an image.
+        result: Prediction for an image file.
 
     Attributes:
+        path: File of the image.
         image: (H, W, 3) RGB uint8.
         info: Classes and colours.
         is_segmentation: Whether there is a label map; otherwise there are instances.
         labels: Class indices: (H, W) of a segmentation, (N,) of a detection.
-        scores: (N,), the highest first; empty for a segmentation.
+        scores: (N,), 0 to 1, the highest first; empty for a segmentation.
+        boxes: (N, 4), left, top, right and bottom in pixels; empty for a segmentation.
     """
 
     def __init__(self, result: Result) -> None:
@@ -38,11 +40,11 @@ class KeptResult:
             self._codes = None if result.masks is None else [encode_mask(mask) for mask in result.masks]
 
     def mask(self, index: int) -> np.ndarray | None:
-        """The mask of an instance, (H, W) bool; None from a detector of boxes only."""
+        """The mask of an instance, (H, W) bool; None if the detector finds only boxes."""
         return None if self._codes is None else decode(self._codes[index]).view(bool)
 
     def restore(self, threshold: float = 0.0, palette: tuple[tuple[int, int, int], ...] | None = None) -> Result:
-        """Make the result again, as the predictor gives it.
+        """Restore the result, as the predictor gives it.
 
         Args:
             threshold: Instances with a lower score are left out, 0 to 1.

@@ -1,4 +1,4 @@
-"""Images to try the page with: those of a folder, or generated scenes."""
+"""Example images of the page: those of a folder, or generated scenes."""
 
 import shutil
 from pathlib import Path
@@ -14,15 +14,15 @@ SCENES = (3, 9, 1, 4)  # of the validation split, from easy to hard
 
 
 def gather_examples(folder: str | Path | None, classes: tuple[str, ...], out: Path) -> list[Path]:
-    """Copy or draw the example images.
+    """Copy or generate the example images.
 
     Args:
-        folder: The first images in it, by name; None draws scenes, in the size of the demo's for its models.
-        classes: Of the model.
-        out: Folder to write.
+        folder: Folder whose first images, by name, are copied. None generates scenes, for models of the demo at its size.
+        classes: Classes of the model.
+        out: Folder to write into.
 
     Returns:
-        Their files in ``out``.
+        Files of the examples, in ``out``.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.

@@ -178,13 +178,14 @@ function makeEntry(one) {
   return item;
 }
 
-// Where the image lies that fills its element, contained in it: left, top, and pixels of the screen per pixel.
+// Where an image lies that fills its element and keeps its shape: left, top, and pixels of the screen per pixel.
 function fit(picture) {
   const box = picture.getBoundingClientRect(), scale = Math.min(box.width / view.size[0], box.height / view.size[1]);
   return [box.left + (box.width - scale * view.size[0]) / 2, box.top + (box.height - scale * view.size[1]) / 2, scale];
 }
 
-// A click in the image or in the prediction is a question. Gradio's own event takes small images for unscaled.
+// A click in the image or in the prediction asks what the point attends to. Gradio's own event ignores that small images are
+// enlarged.
 document.addEventListener('click', (event) => {
   const picture = event.target.closest('#image .image-frame, #prediction .layers')?.querySelector('img');
   if (!picture || !view) return;
@@ -213,7 +214,7 @@ function mark() {
   dot.style.top = `${top - outer.top + (y + 0.5) * scale}px`;
 }
 
-// An image that is pasted, or dropped beside the frame, goes where one that is dropped into the frame goes.
+// Handle an image that is pasted, or dropped outside the frame, as if it were dropped into the frame.
 function give(files) {
   const file = [...(files ?? [])].find((one) => one.type.startsWith('image/'));
   const frame = document.querySelector('#image .upload-container');
@@ -236,7 +237,7 @@ new ResizeObserver(() => {
   mark();
 }).observe(document.body);
 
-// Names and groups for what Gradio leaves without.
+// Add accessible names and groups where Gradio sets none.
 function name() {
   const set = (selector, text) => document.querySelectorAll(selector).forEach((one, i) => {
     if (one.getAttribute('aria-label') !== text(one, i)) one.setAttribute('aria-label', text(one, i));

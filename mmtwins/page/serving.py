@@ -1,4 +1,4 @@
-"""Serve the page: on this machine alone, with a folder of its own that ends with the program."""
+"""Serve the page on this machine only, with a private folder that is deleted when the program ends."""
 
 import atexit
 import os
@@ -22,14 +22,14 @@ STYLE = Path(__file__).with_name('page.css')
 def serve(
     page: 'gradio.Blocks', host: str = '127.0.0.1', port: int = 7860, max_megabytes: float = 20, block: bool = True
 ) -> str:
-    """Serve a page. Only this machine can reach it, unless ``host`` says otherwise.
+    """Serve a page. Only this machine can reach it, unless ``host`` is another address.
 
     Args:
         page: As :func:`mmtwins.page.controls.build_app` returns it.
         host: Address to listen on; ``'0.0.0.0'`` lets every machine in the network use the page, without a password.
         port: Port to listen on.
-        max_megabytes: Largest file that can be uploaded.
-        block: Whether to return only when interrupted.
+        max_megabytes: Largest file that can be uploaded, in megabytes (1e6 bytes).
+        block: Whether to return only after an interrupt.
 
     Returns:
         Address of the page.
@@ -50,7 +50,7 @@ def serve(
             share=False,
             inbrowser=False,
             quiet=True,
-            show_error=False,  # a fault's text may hold paths
+            show_error=False,  # messages of errors may hold paths
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
@@ -61,7 +61,7 @@ def serve(
             app_kwargs=dict(middleware=[Middleware(Gate, folder=private_folder(), max_bytes=max_bytes)]),
             theme=gr.themes.Default(
                 font=['system-ui', 'sans-serif'], font_mono=['monospace']
-            ),  # no fonts from elsewhere
+            ),  # no fonts from other hosts
             css_paths=STYLE,
         )
     except OSError:
@@ -77,17 +77,17 @@ def serve(
 
 @lru_cache
 def private_folder() -> Path:
-    """The folder of everything that the pages of this process write, which others cannot read; deleted at its end."""
+    """The folder of all files that the pages of this process write. Other users cannot read it; it is deleted at exit."""
     folder = Path(tempfile.mkdtemp(prefix='mmtwins-page-')).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def require_gradio() -> None:
-    """Import Gradio for the first time, without its usage statistics and with our folder for its files.
+    """Import Gradio, with its usage statistics off and its files in our private folder.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: Gradio is not installed.
     """
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['GRADIO_TEMP_DIR'] = str(private_folder())

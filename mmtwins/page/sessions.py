@@ -1,4 +1,4 @@
-"""What the page keeps for each of its users, and for how long: the files and the predictions of one never reach another."""
+"""What the page keeps for each user, and for how long. No user gets files or predictions of another one."""
 
 import shutil
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..analysis.inspection import Inspection
 from .kept import KeptResult
 
-MAX_KEPT_PIXELS = 2**26  # of all users' images together; the last one is always kept
+MAX_KEPT_PIXELS = 2**26  # of all users' images together; the newest is always kept
 
 
 @dataclass
@@ -18,10 +18,10 @@ class Session:
 
     Attributes:
         kept: The prediction.
-        upload: File of the image, deleted with the session; None for an example.
+        upload: Uploaded file of the image, deleted with the session; None for an example.
         inspection: Attention of the last point.
-        downloads: Files made for the user, by what they were made of.
-        folders: Of files made for the user, by purpose.
+        downloads: Files made for the user, by kind, for each pair of threshold and palette.
+        folders: Folders of files made for the user, by purpose.
     """
 
     kept: KeptResult
@@ -32,10 +32,10 @@ class Session:
 
 
 class Sessions:
-    """The open sessions by key, which is Gradio's hash of a browser tab.
+    """The open sessions by key. The key is Gradio's hash of a browser tab.
 
     Args:
-        folder: Of all files of the page; nothing outside it is ever deleted.
+        folder: Folder of all files of the page; no file outside it is ever deleted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,12 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self, key: str, session: Session) -> None:
-        """Keep a session in the place of the one that the same tab had."""
+        """Keep a session; it replaces the one of the same tab. The oldest ones are closed if there are too many pixels.
+
+        Args:
+            key: Of the tab.
+            session: What the tab has open.
+        """
         with self._lock:
             self._drop(key)
             self._open[key] = session
@@ -52,30 +57,44 @@ class Sessions:
                 self._drop(next(iter(self._open)))
 
     def get(self, key: str) -> Session:
-        """The session of a tab.
+        """Look up a session.
+
+        Args:
+            key: Of the tab.
+
+        Returns:
+            The session of the tab.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The tab has no session.
         """
         with self._lock:
             if key not in self._open:
-                raise ValueError('there is no image, or it has been here for too long: choose one')
+                raise ValueError('there is no image, or it is no longer kept: choose one')
             return self._open[key]
 
     def close(self, key: str) -> None:
-        """Forget a session and delete its files; there need not be one."""
+        """Forget the session of a tab, if there is one, and delete its files."""
         with self._lock:
             self._drop(key)
 
     def new_folder(self, session: Session, purpose: str) -> Path:
-        """A folder for files made for the user, in the place of the one made for the same purpose."""
+        """Make a folder for files of a session; it replaces the folder of the same purpose.
+
+        Args:
+            session: Of the user that the files are for.
+            purpose: Such as ``'download'``.
+
+        Returns:
+            The new, empty folder.
+        """
         if purpose in session.folders:
             shutil.rmtree(session.folders[purpose], ignore_errors=True)
         session.folders[purpose] = Path(tempfile.mkdtemp(dir=self._folder, prefix=f'{purpose}-'))
         return session.folders[purpose]
 
     def discard(self, upload: str | Path) -> None:
-        """Delete an uploaded file that no session has open."""
+        """Delete an uploaded file, unless a session has it open."""
         path = Path(upload).resolve()
         if path.is_relative_to(self._folder) and path not in [session.upload for session in self._open.values()]:
             path.unlink(missing_ok=True)

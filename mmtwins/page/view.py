@@ -1,4 +1,4 @@
-"""What the browser needs to show a prediction: the image, the classes present, and where each of them is."""
+"""The data that the browser draws: the image, the classes present, and where each of them is."""
 
 import base64
 import zlib
@@ -23,11 +23,11 @@ PALETTES = {
 
 
 def choose_colours(name: str, kept: KeptResult) -> tuple[tuple[int, int, int], ...]:
-    """The colours of a palette for the classes of a prediction.
+    """Choose the colours of the classes of a prediction.
 
     Args:
-        name: A key of ``PALETTES``. Those for colour-blind readers give the classes present different colours, as far as
-            there are: the eight of Okabe and Ito repeat, and the numbers of the classes tell them apart.
+        name: A key of ``PALETTES``. The palettes for colour-blind readers give each class in the prediction a colour of its
+            own. The eight colours of Okabe and Ito repeat if there are more classes; their numbers tell the classes apart.
         kept: The prediction.
 
     Returns:
@@ -56,7 +56,7 @@ def choose_colours(name: str, kept: KeptResult) -> tuple[tuple[int, int, int], .
 
 
 def make_view(kept: KeptResult) -> dict:
-    """Everything that ``page.js`` draws, fit for JSON.
+    """Collect everything that ``page.js`` draws, ready for JSON.
 
     Args:
         kept: The prediction.

@@ -1,4 +1,4 @@
-"""Necks and heads: find what depends on the channels and strides of the backbone, and say what it becomes."""
+"""Necks and heads: find what depends on the channels and strides of the backbone, and adapt it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from mmengine.config import Config
 from .features import Feature, measure_neck
 from .refusing import CannotSwap, name_of
 
-# Parts of a model that read no features of its backbone.
+# Parts of a model that do not read the features of its backbone.
 OTHERS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', 'test_cfg', 'reid', 'tracker')
 NOT_HEADS = (*OTHERS, 'encoder', 'decoder', 'positional_encoding')
 
@@ -20,16 +20,16 @@ class Edits(dict):
 def change_consumers(
     cfg: Config, holder: Mapping[str, Any], old: Sequence[Feature], new: Sequence[Feature]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What becomes of the neck and the heads of a model when its backbone gives other maps.
+    """Find what changes in the neck and the heads of a model when its backbone gives other maps.
 
     Args:
         cfg: Config that has the model.
         holder: Config of the segmentor or the detector, with ``backbone``.
-        old: What the old backbone gives.
-        new: What the new one gives, map by map.
+        old: Maps of the old backbone.
+        new: Maps of the new one, in the same order.
 
     Returns:
-        Changes of the holder, and the reasons of some by key.
+        Changes of the holder, and reasons for some of them, by key.
 
     Raises:
         CannotSwap: A neck or a head cannot take the new maps.
@@ -44,13 +44,15 @@ def change_consumers(
             outs = _try_neck(cfg, neck, old)
             if outs and i == 0 and len(listed) == 1 and _makes_a_pyramid(old, outs, new):
                 changes['neck'] = None
-                reasons['neck'] = f'{name_of(neck)} made a pyramid of maps of one size; Twins gives one'
+                reasons['neck'] = f'{name_of(neck)} made a pyramid from maps of one size; Twins gives a pyramid itself'
                 old = outs
                 break
             edit = _change_neck(neck, old, new)
             if edit:
                 edits[i] = edit
-            if outs is None:  # it cannot run here, as operators without CPU code; necks have channels of their own
+            if (
+                outs is None
+            ):  # it cannot run here, for example on operators without CPU code; the channels it gives stay
                 old = new = ()
                 break
             try:
@@ -87,7 +89,7 @@ def _try_neck(cfg: Config, neck: Mapping[str, Any], features: Sequence[Feature])
 
 
 def _makes_a_pyramid(old: Sequence[Feature], outs: Sequence[Feature], new: Sequence[Feature]) -> bool:
-    """Whether a neck brings maps of one size to the strides that the new backbone gives itself."""
+    """Whether a neck resizes maps of one size to the strides that the new backbone has anyway."""
     return len({f.stride for f in old}) == 1 and len(old) > 1 and [f.stride for f in outs] == [f.stride for f in new]
 
 
@@ -96,7 +98,7 @@ def _change_neck(neck: Mapping[str, Any], old: Sequence[Feature], new: Sequence[
     change = _change_channels(neck, before, after, f'its neck {name_of(neck)}')
     outs = neck.get('out_channels')
     if 'in_channels' in change and isinstance(outs, list | tuple) and list(outs[: len(before)]) == before:
-        change['out_channels'] = type(outs)([*after, *outs[len(before) :]])  # it passes these maps on
+        change['out_channels'] = type(outs)([*after, *outs[len(before) :]])  # it passes these maps on unchanged
     return change
 
 
@@ -110,7 +112,7 @@ def _change_heads(
     if not isinstance(head, Mapping):
         return {}
     change: dict[str, Any] = {}
-    # Heads in the head of a segmentor that read the backbone say which map, such as the first head of K-Net.
+    # In a segmentor, an inner head that reads the backbone has an in_index, such as the first head of K-Net.
     reads_features = is_top or 'in_index' in head or (not is_segmentor and 'type' in head)
     if reads_features and 'in_channels' in head:
         change = _change_channels(head, before, after, f'{place} {name_of(head)}', is_top)
@@ -143,7 +145,7 @@ def _change_channels(
     if part.get('c1_in_channels'):  # of DeepLabV3+, which reads the first map
         change['c1_in_channels'] = after[0]
     change = {key: value for key, value in change.items() if value != _plain(part[key])}
-    # Some necks take a tuple alone.
+    # Some necks take only a tuple.
     return {key: tuple(value) if isinstance(part[key], tuple) else value for key, value in change.items()}
 
 
@@ -163,7 +165,7 @@ def _change_list(given: list[int], index: Any, before: list[int], after: list[in
 
 
 def _change_one(given: int, index: Any, before: list[int], after: list[int], is_top: bool) -> int | None:
-    """The new channels, or None if the number is none of the backbone's."""
+    """The new channels, or None if the old backbone has no map with the given number."""
     if isinstance(index, int):
         return after[index]
     if is_top and before[-1] == given:

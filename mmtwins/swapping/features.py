@@ -1,4 +1,4 @@
-"""Find the channels and strides that a backbone or a neck gives, by building it and running it."""
+"""Find the channels and strides of the maps of a backbone or a neck, by building and running it."""
 
 import contextlib
 import copy
@@ -13,7 +13,7 @@ from ..engine.model import build_model
 from .refusing import CannotSwap, name_of
 
 SIDES = (256, 224, 512)  # of the image, in pixels; the first that a backbone takes
-NECK_SIDES = (256, 320)  # the same for necks, whose last maps may be too small
+NECK_SIDES = (256, 320)  # the same for necks; some need larger maps
 
 
 class Feature(NamedTuple):
@@ -24,14 +24,14 @@ class Feature(NamedTuple):
 
 
 def measure_backbone(cfg: Config, backbone: Mapping[str, Any]) -> list[Feature]:
-    """Build a backbone without its weights, run it on one image, and say what it gives.
+    """Build a backbone without its weights, run it on one image, and measure its maps.
 
     Args:
-        cfg: Config that has it, for its scope.
+        cfg: Config that the backbone is from, for its default scope.
         backbone: Config of the backbone.
 
     Returns:
-        Channels and stride of each map, in the backbone's order.
+        Channels, and stride in pixels, of each map, in the backbone's order.
 
     Raises:
         CannotSwap: It cannot be built or run, or gives something else than maps (B, C, H, W).
@@ -41,7 +41,7 @@ def measure_backbone(cfg: Config, backbone: Mapping[str, Any]) -> list[Feature]:
     sides = [_side_of(backbone.get('img_size')), *SIDES]
     channels = backbone.get('in_channels', 3)
     errors = []
-    for device in ('meta', 'cpu'):  # some backbones read values, and some operators exist on real devices alone
+    for device in ('meta', 'cpu'):  # some backbones read values, and some operators need a real device
         try:
             module = _build(cfg, settings, device)
         except (ImportError, KeyError) as error:
@@ -60,18 +60,18 @@ def measure_backbone(cfg: Config, backbone: Mapping[str, Any]) -> list[Feature]:
 
 
 def measure_neck(cfg: Config, neck: Mapping[str, Any], features: Sequence[Feature]) -> list[Feature]:
-    """Build a neck and run it on maps of zeros.
+    """Build a neck, run it on maps of zeros, and measure its maps.
 
     Args:
-        cfg: Config that has it, for its scope.
+        cfg: Config that the neck is from, for its default scope.
         neck: Config of the neck.
-        features: What it gets.
+        features: Maps that it takes.
 
     Returns:
-        Channels and stride of each map that it gives.
+        Channels, and stride in pixels, of each map that it gives.
 
     Raises:
-        Exception: As the neck raises it.
+        Exception: Whatever the neck raises.
     """
     settings = {key: value for key, value in dict(neck).items() if key != 'init_cfg'}
     errors: list[Exception] = []

@@ -1,4 +1,4 @@
-"""What a Twins backbone changes in how a model is trained: optimizer, rates, weight decay, and weights to start from."""
+"""What a Twins backbone changes in the training of a model: optimizer, learning rate, weight decay, starting weights."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,26 +10,26 @@ from ..models.backbone import TwinsBackbone
 from .consumers import Edits
 from .refusing import name_of
 
-# Our recipes, see configs/_base_/schedules: rate, weight decay and betas for 16 images a step, and where they are from.
+# Our recipes, see configs/_base_/schedules: learning rate, weight decay and betas for 16 images a step, and their source.
 FPN = dict(lr=1e-4, weight_decay=1e-4), "Semantic FPN's published recipe"
 UPERNET = dict(lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01), "UPerNet's published recipe"
 ONE_STAGE = dict(lr=1e-4, weight_decay=1e-4), "RetinaNet's published recipe of 12 epochs"
 TWO_STAGE = dict(lr=2e-4, weight_decay=1e-4), "Mask R-CNN's published recipe of 12 epochs"
 LONG = dict(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05), 'the published recipes of 36 epochs'
 LONG_EPOCHS = 24
-LAYER_DECAY = ('layer_decay_rate', 'decay_rate')  # of constructors that know the layers of one backbone alone
+LAYER_DECAY = ('layer_decay_rate', 'decay_rate')  # of constructors that know the layers of a single backbone
 NOT_DECAYED = {'pos_block': dict(decay_mult=0.0), 'norm': dict(decay_mult=0.0)}
 
 
 def is_decayed(name: str) -> bool:
-    """Whether our recipes decay a weight of the backbone: all but norms and position encodings."""
+    """Whether a weight of the backbone has weight decay in our recipes: all but norms and position encodings have it."""
     return 'norm' not in name and 'pos_block' not in name
 
 
 def change_optimizer(
     cfg: Config, holder: Mapping[str, Any], backbone: TwinsBackbone
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What becomes of the optimizer and the schedule: AdamW as our recipes where the base has none.
+    """Find what changes in the optimizer and the schedule: a base without AdamW gets that of our recipes.
 
     Gradient clipping, mixed precision, accumulation and rules for other parts of the model stay.
 
@@ -39,7 +39,7 @@ def change_optimizer(
         backbone: The new one.
 
     Returns:
-        Changes of the config, and the reasons of some by key.
+        Changes of the config, and reasons for some of them, by key.
     """
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or not isinstance(wrapper.get('optimizer'), dict):
@@ -53,19 +53,21 @@ def change_optimizer(
         if custom_keys:
             changes['optim_wrapper'] = {'paramwise_cfg': {'custom_keys': custom_keys}}
             reasons['custom_keys'] = (
-                "norms and position encodings of the backbone are not decayed; the base's AdamW stays"
+                "the backbone's norms and position encodings have no weight decay; the base's AdamW stays"
             )
         return changes, reasons
     settings, source = _recipe(cfg, holder)
     given = name_of(optimizer)
     reasons['optimizer'] = f'{source}, for 16 images a step, in place of {given} with {optimizer.get("lr")}'
     if by_layer:
-        reasons['optimizer'] = f'{source}, for 16 images a step; the rates by layer were those of the old backbone'
+        reasons['optimizer'] = (
+            f'{source}, for 16 images a step; the layer-wise rates were for layers of the old backbone'
+        )
     changes['optim_wrapper'] = {'optimizer': {'_delete_': True, 'type': 'AdamW', **settings}}
     kept = {} if by_layer else rules
     custom_keys = {**NOT_DECAYED, **_missing_rules(_with_rules(kept, NOT_DECAYED), backbone)}
     changes['optim_wrapper']['paramwise_cfg'] = {'custom_keys': custom_keys}
-    reasons['custom_keys'] = 'norms and position encodings are not decayed, as in our recipes'
+    reasons['custom_keys'] = 'norms and position encodings have no weight decay, as in our recipes'
     if by_layer:
         changes['optim_wrapper']['constructor'] = 'DefaultOptimWrapperConstructor'
         changes['optim_wrapper']['paramwise_cfg']['_delete_'] = True
@@ -73,41 +75,43 @@ def change_optimizer(
     schedule = _scale_ends(cfg.get('param_scheduler'), settings['lr'] / old_lr) if old_lr else None
     if schedule:
         changes['param_scheduler'] = schedule
-        reasons['param_scheduler'] = "the schedule ends at the same share of AdamW's rate as it did of the base's"
+        reasons['param_scheduler'] = "the schedule's absolute rates are scaled with the learning rate of the optimizer"
     return changes, reasons
 
 
 def change_start(cfg: Config, path: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What no longer fits among the weights that a model starts from.
+    """Remove weights of the old backbone from those that a model starts from.
 
     Args:
         cfg: The base.
         path: Keys of the segmentor or the detector, from the top of the config.
 
     Returns:
-        Changes of the config, and their reasons by key.
+        Changes of the config, and the reasons for them, by key.
     """
     changes: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     if cfg.get('load_from'):
         changes['load_from'] = None
-        reasons['load_from'] = "the base's checkpoint has another backbone"
+        reasons['load_from'] = "the base's checkpoint holds the old backbone"
     part: Any = cfg
     level = changes
     for key in path:
         part, level = part[key], level.setdefault(key, {})
         if part.get('pretrained'):
             level['pretrained'] = None
-            reasons['pretrained'] = 'weights of the old backbone'
+            reasons['pretrained'] = 'the base names weights of the old backbone'
         init = part.get('init_cfg')
         if isinstance(init, dict) and name_of(init) == 'Pretrained':
             level['init_cfg'] = None
-            reasons['init_cfg'] = "the base's checkpoint has another backbone, and would keep its own weights from it"
+            reasons['init_cfg'] = (
+                "the base's checkpoint holds the old backbone, and Twins would not load weights of its own"
+            )
     return changes, reasons
 
 
 def _recipe(cfg: Config, holder: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Rate, weight decay and betas for the family of a model."""
+    """Learning rate, weight decay and betas for the family of a model, and their source."""
     if 'decode_head' in holder:
         heads = holder['decode_head']
         first = heads[0] if isinstance(heads, list | tuple) else heads
@@ -122,7 +126,7 @@ def _with_rules(rules: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, 
 
 
 def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[str, Any]:
-    """Rules that keep the weight decay off the norms and position encodings of the backbone, where others do not yet.
+    """Rules without weight decay for those norms and position encodings of the backbone that still have it.
 
     MMEngine takes the longest key that is part of a name, so each key here is longer than the one that it refines.
     """
@@ -141,7 +145,7 @@ def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[st
 
 
 def _default_decay(rules: Mapping[str, Any], name: str, dims: int) -> float:
-    """The factor of the weight decay by the kind of layer, where no key fits a name."""
+    """The factor of the weight decay by the kind of layer, for a name that no key fits."""
     keys = {
         'norm_decay_mult': 'norm' in name,
         'bias_decay_mult': name.endswith('bias'),
@@ -152,7 +156,7 @@ def _default_decay(rules: Mapping[str, Any], name: str, dims: int) -> float:
 
 
 def _families(name: str) -> tuple[str, ...]:
-    """Keys for a norm and its like: all position encodings, all norms of stages, the norms of a block, or one alone."""
+    """Keys that cover a weight and its like: all position encodings, all stage norms, the norms of a block, or one norm."""
     for common in ('pos_block', 'norm_list'):
         if common in name:
             return (f'backbone.{common}',)
@@ -164,7 +168,7 @@ def _families(name: str) -> tuple[str, ...]:
 
 
 def _scale_ends(schedule: Any, ratio: float) -> Any:
-    """A schedule's ``eta_min`` and ``eta_max``, which are rates and not factors, in proportion to the new rate."""
+    """Scale a schedule's ``eta_min`` and ``eta_max``: they are learning rates and not factors of one."""
     if isinstance(schedule, list | tuple):
         found = {i: _scale_ends(one, ratio) for i, one in enumerate(schedule)}
         return Edits({i: change for i, change in found.items() if change})

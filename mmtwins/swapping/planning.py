@@ -1,4 +1,4 @@
-"""Swap the backbone of a config: what changes, and the config with these changes."""
+"""Swap the backbone of a config: find what changes, and apply the changes."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from .stages import STRIDES, architecture, choose_stages
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 PAD = 32  # pixels: the stride of the last stage
-LARGE_UPERNET = 0.3  # drop path of Twins-SVT-L in our recipes of segmentation
+LARGE_UPERNET = 0.3  # drop path rate of Twins-SVT-L in our segmentation recipes
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Plan:
     """What changes in a config.
 
     Args:
-        changes: Of the whole config; a dict with ``_delete_`` replaces another, :class:`Edits` change a list.
-        reasons: By key.
+        changes: Changes of the whole config; a dict with ``_delete_`` replaces another, :class:`Edits` change a list.
+        reasons: Reasons for changes, by key.
         path: Keys of the segmentor or the detector, from the top of the config.
-        old, new: What the two backbones give.
-        depths: Blocks in each stage of the new one.
+        old, new: Maps of the old and the new backbone: channels, and strides in pixels.
+        depths: Blocks in each stage of the new backbone.
     """
 
     changes: dict[str, Any]
@@ -44,18 +44,18 @@ class Plan:
 def swap_backbone(cfg: Config, arch: str = 'svt-s') -> Config:
     """Put a Twins backbone with ImageNet weights into a config of MMSegmentation or MMDetection.
 
-    What depends on the old backbone follows: necks and heads, normalisation of images, optimizer and weights to start
-    from. ``tools/swap_backbone.py`` writes the same as a short config that inherits the base.
+    What depends on the old backbone is adapted: necks and heads, normalisation of images, optimizer and starting weights.
+    ``mmtwins swap`` writes the same as a short config that inherits the base.
 
     Args:
-        cfg: Any config of a segmentor, a detector, or a tracker or semi-supervised wrapper of a detector; stays as it is.
+        cfg: Any config of a segmentor, a detector, or a tracker or semi-supervised wrapper of a detector. It is not changed.
         arch: ``'svt-s'``, ``'svt-b'``, ``'svt-l'``, ``'pcpvt-s'``, ``'pcpvt-b'`` or ``'pcpvt-l'``.
 
     Returns:
         The new config.
 
     Raises:
-        ValueError: There is no such architecture, or the model cannot take Twins; the text is the reason.
+        ValueError: There is no such architecture, or the model cannot take Twins; the message gives the reason.
     """
     swapped = copy.deepcopy(cfg)
     _apply(plan_swap(cfg, arch).changes, swapped)
@@ -66,7 +66,7 @@ def plan_swap(cfg: Config, arch: str) -> Plan:
     """Find what changes in a config with a Twins backbone.
 
     Args:
-        cfg: The base; stays as it is.
+        cfg: The base. It is not changed.
         arch: As for :func:`swap_backbone`.
 
     Returns:
@@ -141,7 +141,7 @@ def _build(settings: dict[str, Any]) -> TwinsBackbone:
 
 
 def _describe(backbone: Mapping[str, Any], old: list[Feature], new: list[Feature]) -> str:
-    """What the new backbone replaces, and what is lost."""
+    """What the new backbone replaces, and which options are lost."""
     text = (
         f'in place of {name_of(backbone)}, whose maps have {_listed(f.channels for f in old)} channels '
         f'at stride {_listed(f.stride for f in old)}'
@@ -150,7 +150,7 @@ def _describe(backbone: Mapping[str, Any], old: list[Feature], new: list[Feature
         text += f'; those of Twins have stride {_listed(f.stride for f in new)}'
     lost = [key for key in ('plugins', 'dcn') if backbone.get(key)]
     if lost:
-        text += f'; its {" and ".join(lost)} go with it'
+        text += f'; its {" and ".join(lost)} are removed'
     return text
 
 
@@ -161,30 +161,30 @@ def _listed(numbers: Iterator[int]) -> str:
 def _change_images(
     cfg: Config, path: tuple[str, ...], is_segmentor: bool, changes: dict[str, Any], reasons: dict[str, str]
 ) -> None:
-    """Normalise images as the ImageNet weights need it, wherever the model or its wrapper does."""
+    """Normalise images as the ImageNet weights need it, wherever the model or its wrapper normalises them."""
     part: Any = cfg
-    for i in range(len(path) + 1):  # the Runner gives a model without one that of the config
+    for i in range(len(path) + 1):  # a model without a preprocessor gets that of the config from the Runner
         part = part[path[i - 1]] if i else cfg
         processor, place = part.get('data_preprocessor'), (*path[:i], 'data_preprocessor')
         if not i and cfg.model.get('data_preprocessor'):
             continue
         while isinstance(processor, dict):
             change = {key: value for key, value in IMAGENET.items() if _plain(processor.get(key)) != value}
-            if 'data_preprocessor' in processor:  # of several branches, normalised by the one inside
+            if 'data_preprocessor' in processor:  # for several branches; the inner one normalises
                 change = {}
             elif not is_segmentor and (processor.get('pad_size_divisor') or 1) % PAD:
                 change['pad_size_divisor'] = PAD
-                reasons['pad_size_divisor'] = 'Twins leaves out rows and columns that do not fill a patch'
+                reasons['pad_size_divisor'] = 'Twins drops rows and columns that do not fill a patch of its last stage'
             if processor.get('rgb_to_bgr') and 'bgr_to_rgb' in change:
                 change['rgb_to_bgr'] = False
             if change:
                 _at(changes, place).update(change)
-                reasons['data_preprocessor'] = 'as the ImageNet weights were trained'
+                reasons['data_preprocessor'] = 'the ImageNet weights were trained with this normalisation'
             processor, place = processor.get('data_preprocessor'), (*place, 'data_preprocessor')
 
 
 def _change_imports(cfg: Config, changes: dict[str, Any]) -> None:
-    """Import this package, and what the base imports."""
+    """Import this package besides what the base imports."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     if 'mmtwins' not in imports:

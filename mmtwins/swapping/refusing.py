@@ -5,14 +5,14 @@ from typing import Any
 
 
 class CannotSwap(ValueError):
-    """A model cannot take a Twins backbone; the text is the reason."""
+    """A model cannot take a Twins backbone; the message gives the reason."""
 
 
 def _whole(paper: str) -> str:
     return f'its backbone is the method: {paper}'
 
 
-# Backbones that are no feature extractor: the reason is what their papers are about, and no measurement shows it.
+# Backbones that are more than a feature extractor. The reasons are from their papers; running the models does not show them.
 METHODS = {
     'BiSeNetV1': _whole("BiSeNet's spatial path and context path are fused inside it"),
     'BiSeNetV2': _whole("BiSeNet V2's detail and semantic branches are fused inside it, and its heads read both"),
@@ -41,7 +41,7 @@ def name_of(part: Mapping[str, Any]) -> str:
 
 
 def check_model(model: Mapping[str, Any]) -> None:
-    """Refuse models whose images and text are one model, and models of other libraries.
+    """Refuse models that encode images and text together, and models of other libraries.
 
     Args:
         model: Config of a whole model.
@@ -60,7 +60,7 @@ def check_model(model: Mapping[str, Any]) -> None:
 
 
 def check_holder(holder: Mapping[str, Any]) -> None:
-    """Refuse a segmentor or a detector whose backbone is the method, or is used by more than its neck and heads.
+    """Refuse a segmentor or a detector whose backbone is the method itself, or is used by more than its neck and heads.
 
     Args:
         holder: Config with ``backbone``.

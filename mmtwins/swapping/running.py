@@ -1,4 +1,4 @@
-"""See whether a model runs, from its images to the outputs of its heads, without computing it."""
+"""See whether a model runs, from its images to the outputs of its heads, on tensors without values."""
 
 import copy
 from typing import Any
@@ -12,15 +12,15 @@ SIDE = 512  # of the image, in pixels; SSD takes none below 300, LR-ASPP pools 4
 
 
 def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> int | None:
-    """MACs of the part of a model that has the backbone.
+    """Count the MACs of the segmentor or detector in a model.
 
     Args:
         cfg: Config of the model.
-        path: Keys of the part, from the top of the config.
+        path: Keys of the segmentor or detector, from the top of the config.
         height, width: Of the image, in pixels.
 
     Returns:
-        MACs, or None where the model cannot be counted without annotations or values.
+        MACs for one image, or None if the model needs annotations or values to run.
     """
     try:
         return count(build_model(_part(cfg, path)), height, width).total.macs
@@ -29,14 +29,14 @@ def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> i
 
 
 def check_runs(before: Config, after: Config, path: tuple[str, ...]) -> None:
-    """Refuse a swap after which a model does not run that ran before.
+    """Refuse a swap if the model runs before it, but not after it.
 
     Args:
         before, after: Configs of the model.
-        path: Keys of the part that has the backbone, from the top of the config.
+        path: Keys of the segmentor or detector, from the top of the config.
 
     Raises:
-        CannotSwap: With what the model says.
+        CannotSwap: The model with Twins does not run; the message has its error.
     """
     problem = _problem(after, path)
     if problem and not _problem(before, path):

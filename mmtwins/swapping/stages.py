@@ -1,4 +1,4 @@
-"""Which stage of Twins takes the place of each map of the old backbone."""
+"""Which stage of Twins replaces each map of the old backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ ARCHS = tuple(f'{family}-{size}' for family in ('svt', 'pcpvt') for size in SIZE
 
 
 def architecture(arch: str) -> tuple[str, str, Mapping[str, Sequence[int]]]:
-    """The class, the size and the dimensions of an architecture.
+    """Look up an architecture.
 
     Args:
         arch: Of ``ARCHS``, such as ``'svt-s'``.
 
     Returns:
-        Name of the class, name of the size for ``arch=``, and the dimensions.
+        Name of the class, name of the size for its argument ``arch``, and the dimensions.
 
     Raises:
         ValueError: There is no such architecture.
@@ -33,28 +33,30 @@ def architecture(arch: str) -> tuple[str, str, Mapping[str, Sequence[int]]]:
 
 
 def choose_stages(old: Sequence[Feature], is_segmentor: bool, backbone: Mapping[str, Any]) -> tuple[int, ...]:
-    """The stage of Twins for each map of the old backbone.
+    """Choose the stage of Twins for each map of the old backbone.
 
-    A detector keeps its strides, because its anchors and levels of regions depend on them. The heads of a segmentor
-    resize their maps; there, four maps become the four stages, and fewer those at the same depth.
+    A detector keeps its strides, because its anchors and the levels of its regions depend on them. The heads of a
+    segmentor resize their maps: four maps become the four stages, and fewer maps become the stages at the same depth.
 
     Args:
-        old: What the old backbone gives.
-        is_segmentor: Whether the heads predict a label per pixel.
+        old: Maps of the old backbone.
+        is_segmentor: Whether the heads predict a label for each pixel.
         backbone: Config of the old backbone, for its ``out_indices``.
 
     Returns:
         Stages from 0, one per map.
 
     Raises:
-        CannotSwap: Twins has no stages for them.
+        CannotSwap: Twins has no stages for the maps.
     """
     strides = [feature.stride for feature in old]
     listed = ', '.join(map(str, strides))
     if len(old) > len(STRIDES):
         raise CannotSwap(f'its backbone gives {len(old)} maps at strides {listed}; Twins has four stages')
     if strides != sorted(strides):
-        raise CannotSwap(f'its backbone gives maps at strides {listed}, not from fine to coarse: it decodes, too')
+        raise CannotSwap(
+            f'its backbone gives maps at strides {listed}, not from fine to coarse: it is an encoder and a decoder'
+        )
     indices = tuple(backbone.get('out_indices') or ())
     is_staged = backbone.get('num_stages', 4) == 4 and len(indices) == len(old) and set(indices) <= set(range(4))
     is_dilated = is_staged and any(STRIDES[i] != stride for i, stride in zip(indices, strides))

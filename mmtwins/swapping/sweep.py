@@ -39,17 +39,17 @@ def folders(library: str) -> list[str]:
 
 
 def sweep(results: Path, arch: str = 'svt-s', again: bool = False, kept: bool = False) -> Iterator[dict[str, Any]]:
-    """Try one config of every folder; what a former call has found is kept.
+    """Try one config of every folder; results of earlier calls are kept.
 
     Args:
         results: Folder for one JSON file per folder of configs.
         arch: As for :func:`mmtwins.swap_backbone`.
-        again: Repeat what failed.
-        kept: Try nothing, and leave out what was not tried.
+        again: Repeat folders that failed.
+        kept: Try nothing; only give the results that are there.
 
     Yields:
         The result of each folder: ``library``, ``folder``, ``config``, ``state`` (``'works'``, ``'refused'``, ``'missing'``
-        or ``'failed'``) and what :func:`try_config` says.
+        or ``'failed'``) and what :func:`try_config` returns.
     """
     results.mkdir(parents=True, exist_ok=True)
     for module in () if kept else HEAVY:  # once, for all processes
@@ -70,12 +70,12 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     """Swap the backbone of a config, write it, load it, train it and predict.
 
     Args:
-        base: Such as ``'mmdet::dino/NAME.py'``.
+        base: Name of the config, such as ``'mmdet::dino/NAME.py'``.
         arch: As for :func:`mmtwins.swap_backbone`.
 
     Returns:
-        ``state``, with ``reason`` where it does not work; ``old`` backbone with its ``maps``, ``stages``, ``losses``,
-        ``parameters`` and ``macs`` where it does.
+        ``state``. If it does not work, also ``reason``. If it works, the class ``old`` of the replaced backbone, its ``maps``
+        and those of the ``new`` one, the fields of :class:`mmtwins.swapping.trying.Trial`, and ``macs``.
     """
     try:
         cfg = load_config(base)
@@ -100,7 +100,7 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
 
 
 def _failure(error: Exception, state: str) -> dict[str, Any]:
-    """State and reason, where the reason may be a package that is not there."""
+    """State and reason of a config that does not work; a missing package is a state of its own."""
     found = re.search(r'mmpretrain|timm|transformers|skimage|(?<=No module named ).\w+', str(error))
     if found:
         package = found[0].strip("'")
@@ -161,7 +161,7 @@ def _in_a_process(base: str, arch: str) -> dict[str, Any]:
 
 
 def _candidates(library: str, folder: str) -> list[str]:
-    """The configs of a folder, the likeliest to be typical and small first."""
+    """The configs of a folder, those first that are likely to be typical and small."""
     names = [path.name for path in (_root(library) / folder).glob('*.py')]
     return sorted(names, key=lambda name: ('c4' in name, 'tta' in name, '_r50' not in name, len(name), name))
 

@@ -17,15 +17,18 @@ from ..engine.model import build_model
 from ..engine.start import start_from_scratch
 
 SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
-REGIONS = 64  # that the RoI heads of a detector train on, per image
-QUERIES = 50  # of a detector like DETR, and predictions per image
+REGIONS = 64  # that RoI heads train on, per image
+QUERIES = 50  # of detectors such as DETR, and predictions per image
 ITERATIONS = 2
 
 
 class Trial(NamedTuple):
-    """What came out.
+    """Results of a trial.
 
-    ``losses`` of the iterations; ``parameters`` of the model; ``predictions``, how many images have one.
+    Attributes:
+        losses: Loss of each iteration.
+        parameters: Number of the model's parameters.
+        predictions: Number of images with a prediction.
     """
 
     losses: list[float]
@@ -37,13 +40,13 @@ def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iteratio
     """Train a model for some iterations from random weights, and predict.
 
     Args:
-        cfg: A segmentor or a detector, or a wrapper of one; stays as it is.
-        path: Keys of the part that has the backbone, from the top of the config.
-        side: Of the images, in pixels.
-        iterations: How many.
+        cfg: Config of a segmentor or a detector, or of a wrapper of one. It is not changed.
+        path: Keys of the segmentor or detector, from the top of the config.
+        side: Side of the images, in pixels.
+        iterations: Number of iterations.
 
     Returns:
-        What came out.
+        The results.
 
     Raises:
         ValueError: A loss or a gradient of the backbone is not finite, or all gradients of the backbone are 0.
@@ -93,7 +96,7 @@ def _fewer(part: Any) -> None:
 
 def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iterations: int) -> Iterator[float]:
     trained, trained_cfg = model, cfg
-    if not cfg.get('optim_wrapper'):  # trackers that are put together from trained parts
+    if not cfg.get('optim_wrapper'):  # trackers whose parts are trained by themselves
         trained, trained_cfg = model.detector, Config({**cfg, 'model': cfg.model.detector})
         trained.data_preprocessor = build_model(
             cfg, dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], pad_size_divisor=32)

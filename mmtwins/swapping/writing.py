@@ -25,13 +25,13 @@ def write_config(plan: Plan, base: str, arch: str) -> str:
         arch: Such as ``'svt-s'``.
 
     Returns:
-        Python, which MMEngine's ``Config.fromfile`` reads; the same text for the same plan.
+        Python, which MMEngine's ``Config.fromfile`` reads. The same plan gives the same text.
     """
     return '\n'.join([*_heading(base, arch), f'_base_ = {base!r}', *_body(plan, lazy=False)]) + '\n'
 
 
 def write_lazy_config(plan: Plan, base: str, arch: str) -> str:
-    """The same for a base in MMEngine's new style.
+    """The text of a config with a Twins backbone, for a base that is a pure-Python (lazy) config.
 
     Args:
         plan: What changes.
@@ -39,7 +39,7 @@ def write_lazy_config(plan: Plan, base: str, arch: str) -> str:
         arch: Such as ``'svt-s'``.
 
     Returns:
-        Python in the new style.
+        A pure-Python (lazy) config.
     """
     kind = _at(plan.changes, plan.path)['backbone']['type']
     changes = {key: value for key, value in plan.changes.items() if key != 'custom_imports'}
@@ -51,7 +51,7 @@ def write_lazy_config(plan: Plan, base: str, arch: str) -> str:
 
 def _heading(base: str, arch: str) -> list[str]:
     family, _, size = arch.partition('-')
-    return [f'# {FAMILIES[family]}-{size.upper()} in the base below, written by tools/swap_backbone.py --arch {arch}.']
+    return [f'# {FAMILIES[family]}-{size.upper()} in the base below, written by `mmtwins swap --arch {arch}`.']
 
 
 def _body(plan: Plan, lazy: bool) -> list[str]:
@@ -116,7 +116,7 @@ def _custom_keys(change: Any) -> Mapping[str, Any]:
 
 
 def _write_names(rules: Mapping[str, Any], depths: Sequence[int]) -> list[str]:
-    """The names that have the rule of the norms in blocks, as a list that is short to write."""
+    """A short list comprehension of the names that share the rule of the norms in blocks."""
     rule = next(value for name, value in rules.items() if name.startswith(BLOCKS))
     others = [name for name, value in rules.items() if value == rule and not name.startswith(BLOCKS)]
     others = [name for name in others if '.' in name]
@@ -197,7 +197,7 @@ def _reason(key: str, value: Any, reasons: Mapping[str, str]) -> str | None:
     if key == 'init_cfg' and value is not None:  # the new backbone's own
         return None
     if isinstance(value, Edits):
-        return key  # its name stands for it, which needs a line
+        return key  # a variable of this name holds it, so the dict needs a line for it
     return reasons.get(key)
 
 

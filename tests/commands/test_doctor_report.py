@@ -49,7 +49,7 @@ def test_what_fails_is_said(capsys: pytest.CaptureFixture) -> None:
     lines = [' '.join(line.strip('│').split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
         'mmdet │ ImportError: [x] no', 'mmcv operators │ ImportError: [x] no', 'GPU │ ImportError: [x] no',
-        'train │ no: mmcv operators', 'Training and predictions cannot run, for want of mmcv operators.',
+        'train │ no: mmcv operators', 'Training and predictions cannot run, because these do not work: mmcv operators.',
         f'not installed, and needed by some commands only: {", ".join(OPTIONAL)}',
     ):  # fmt: skip
         assert line in lines, line

@@ -119,4 +119,4 @@ def test_a_gpu_that_torch_does_not_see(examined: Break, monkeypatch: pytest.Monk
     examined()
     monkeypatch.setattr(examination.glob, 'glob', lambda pattern: ['/dev/nvidia0'])
     (remedy,) = examine()['remedies']
-    assert remedy.startswith('this machine has an NVIDIA GPU, but torch is built for CPUs alone: ')
+    assert remedy.startswith('this machine has an NVIDIA GPU, but torch is built for CPUs only: ')

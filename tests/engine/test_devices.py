@@ -44,5 +44,7 @@ def test_what_cannot_be_used_is_refused() -> None:
             use_device('cuda')
     with pytest.raises(ValueError, match='--device meta: MMEngine knows no such device, but cpu, cuda'):
         use_device('meta')
-    with pytest.raises(ValueError, match='--device cuda:1: --launcher pytorch gives each process its own: take cuda'):
+    with pytest.raises(
+        ValueError, match='--device cuda:1: --launcher pytorch gives each process its own GPU: write --device cuda'
+    ):
         use_device('cuda:1', 'pytorch')

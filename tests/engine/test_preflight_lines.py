@@ -109,7 +109,7 @@ def test_classes() -> None:
     assert text(unknown, val).startswith('not checked in LVISV1Dataset; ')
     val.findings.append(Finding('class-empty', False, 'a.json', 'text', 'remedy'))
     cfg = Config(dict(model=dict()))
-    assert text(coco, val) == '80 of 80 found in 860,001 annotations; 1 warning, `mmtwins check-data` tells'
+    assert text(coco, val) == '80 of 80 found in 860,001 annotations; 1 warning, see `mmtwins check-data`'
 
 
 def test_disk(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_tracker_that_fails_ends_nothing(tmp_path: Path, monkeypatch: pytest.M
         board.add_scalars(dict(loss=1.0), step)
     board.add_image('predictions', np.zeros((4, 4, 3), np.uint8))
     board.close()
-    assert said == ['TensorBoard gets nothing more of this training (No space left on device); it goes on']
+    assert said == ['TensorBoard gets nothing more of this training (No space left on device); the training goes on']
 
 
 @pytest.fixture

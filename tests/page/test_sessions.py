@@ -73,7 +73,7 @@ def test_the_oldest_are_forgotten_where_memory_would_run_out(tmp_path):
         sessions.open(key, session(pixels=(side, side)))
     sessions.get('first')
     sessions.open('third', session(pixels=(side, side)))
-    with pytest.raises(ValueError, match='for too long'):
+    with pytest.raises(ValueError, match='no longer kept'):
         sessions.get('first')
     sessions.get('second')
     sessions.open('huge', session(pixels=(4 * side, 4 * side)))

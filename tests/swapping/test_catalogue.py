@@ -23,5 +23,6 @@ def test_the_page_has_a_row_for_every_folder_and_counts_them(monkeypatch: pytest
     assert '| dino | `a.py` | ResNet | 12.3 | - |' in page
     assert r'| reid | `c.py` | Not run here. Needs a\|b. |' in page
     assert '| x | - | Failed. One two. |' in page
-    assert '2 folders: 1 take Twins, 1 cannot.' in page
-    assert '4 folders: 1 take Twins, 0 cannot, 1 need packages that were not there, 1 failed, 1 not tried yet.' in page
+    assert '2 folders; take Twins: 1, cannot: 1.\n' in page
+    text = 'cannot: 0, need packages that were not installed: 1, failed: 1, not tried yet: 1.'
+    assert f'4 folders; take Twins: 1, {text}\n' in page

@@ -49,7 +49,7 @@ def without_scope(value: object) -> object:
 def test_the_text_is_short_and_says_why() -> None:
     cfg = load_config('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')
     text = write_config(plan_swap(cfg, 'svt-s'), '../base.py', 'svt-s')
-    assert text.startswith('# Twins-SVT-S in the base below, written by tools/swap_backbone.py --arch svt-s.\n')
+    assert text.startswith('# Twins-SVT-S in the base below, written by `mmtwins swap --arch svt-s`.\n')
     assert "_base_ = '../base.py'\n" in text
     assert '    # In place of ResNetV1c, whose maps have 256, 512, 1024, 2048 channels at stride 4, 8, 8, 8;' in text
     assert "    # UPerNet's published recipe, for 16 images a step, in place of SGD with 0.01.\n" in text
