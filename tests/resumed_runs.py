@@ -180,7 +180,7 @@ def assert_same_checkpoints(given: Path, expected: Path, metrics: bool = True) -
     """All that two checkpoints hold is the same to the bit, but what tells of time and names, and perhaps metrics."""
     first, second = (torch.load(path, weights_only=True) for path in (given, expected))
     for checkpoint in (first, second):
-        for key in ('time', 'experiment_name', 'cfg'):
+        for key in ('time', 'experiment_name', 'cfg', 'mmengine_version'):  # which names the commit of the folder
             checkpoint['meta'].pop(key, None)
         scalars = checkpoint['message_hub']['log_scalars']
         for key in list(scalars):

@@ -235,6 +235,7 @@ def test_paste_drop_and_camera_give_an_image_and_bad_files_a_sentence(browser, u
     browser.open(url)
     browser.find('#image [aria-label="Capture from camera"]')[0].click()
     browser.wait(lambda: [one.click() for one in browser.find('#image button') if 'Webcam' in one.text])
+    browser.wait(lambda: browser.run('return document.querySelector("#image video")?.readyState >= 2'))
     browser.wait(lambda: browser.find('#image [aria-label="capture photo"]'))[0].click()
     browser.wait_for('#status', 'Predicted in ')
     browser.driver.get('about:blank')
