@@ -41,7 +41,10 @@ def test_who_starts_as_the_command(
 
 @pytest.mark.parametrize(
     ('text', 'light'),
-    [('#!python\nimport sys\nfrom mmtwins.__main__ import main\nsys.exit(main())\n', True), ('import mmtwins\n', False)],
+    [
+        ('#!python\nimport sys\nfrom mmtwins.__main__ import main\nsys.exit(main())\n', True),
+        ('import mmtwins\n', False),
+    ],
 )
 def test_a_users_own_script_of_our_name_is_not_the_command(
     text: str, light: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
