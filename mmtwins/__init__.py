@@ -54,7 +54,17 @@ def _starts_command() -> bool:
     package = Path(__file__).resolve().parent
     folders = (package.parent / 'tools', package / '.mim' / 'tools')
     # In a child process, sys.argv holds the parent's arguments, but sys.orig_argv does not.
-    return program in given and (Path(program).name == 'mmtwins' or Path(program).resolve().parent in folders)
+    return program in given and (_is_entry_point(program) or Path(program).resolve().parent in folders)
+
+
+def _is_entry_point(program: str) -> bool:
+    """Whether a program is the one that an install makes, and not a user's script of that name."""
+    if Path(program).name != 'mmtwins':
+        return False
+    try:
+        return b'from mmtwins.__main__ import main' in Path(program).read_bytes()
+    except OSError:
+        return False
 
 
 LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.planning'}  # imported when first used

@@ -24,7 +24,6 @@ def test_the_package_offers_what_is_registered() -> None:
         ('-m', ['python', '-m', 'mmtwins', 'list'], True),
         ('-m', ['python', '-W', 'ignore', '-m', 'mmtwins'], True),
         ('-m', ['python', '-m', 'pytest', 'mmtwins'], False),
-        ('/venv/bin/mmtwins', ['python', '/venv/bin/mmtwins', 'list'], True),
         ('/venv/bin/other', ['python', '/venv/bin/other'], False),
         (f'{ROOT}/tools/train.py', ['python', '-u', f'{ROOT}/tools/train.py'], True),
         (f'{ROOT}/other/train.py', ['python', f'{ROOT}/other/train.py'], False),
@@ -37,6 +36,23 @@ def test_who_starts_as_the_command(
 ) -> None:
     monkeypatch.setattr(sys, 'argv', [program])
     monkeypatch.setattr(sys, 'orig_argv', given)
+    assert mmtwins._starts_command() is light
+
+
+@pytest.mark.parametrize(
+    ('text', 'light'),
+    [
+        ('#!python\nimport sys\nfrom mmtwins.__main__ import main\nsys.exit(main())\n', True),
+        ('import mmtwins\n', False),
+    ],
+)
+def test_a_users_own_script_of_our_name_is_not_the_command(
+    text: str, light: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / 'mmtwins'
+    script.write_text(text)
+    monkeypatch.setattr(sys, 'argv', [str(script)])
+    monkeypatch.setattr(sys, 'orig_argv', ['python', str(script)])
     assert mmtwins._starts_command() is light
 
 

@@ -1,6 +1,7 @@
 """The entry point of `mmtwins`: find the command, complete its arguments in a shell, and run it."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -27,12 +28,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if '_ARGCOMPLETE' in os.environ:
         _complete()
     argv = sys.argv[1:] if argv is None else list(argv)
+    if sys.stdout is None:  # closed, as by `>&-`
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
     if argv and argv[0] in COMMANDS:
         try:
             sys.exit(import_module(f'.{COMMANDS[argv[0]].module}', __package__).main(argv[1:]))
         except BrokenPipeError:  # the reader of our output has gone, as in `mmtwins list | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(f'error: {error.strerror}: make room')
     parser = _top_parser()
     if argv and not argv[0].startswith('-'):
         similar = get_close_matches(argv[0], COMMANDS, 1)

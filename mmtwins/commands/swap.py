@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = swapped_text(args.base, args.arch, args.out)
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(text, encoding='utf-8')
-    print(f'{args.out} is written; train it with `mmtwins train {args.out}`')
+    print(f'{args.out} is written; train it with `mmtwins train {shlex.quote(args.out)}`')
 
 
 def swapped_text(base: str, arch: str, out: str) -> str:
@@ -52,6 +53,7 @@ def swapped_text(base: str, arch: str, out: str) -> str:
     from mmengine.config import Config
 
     from ..engine.config import load_config
+    from ..engine.config_files import check_files
     from ..swapping.planning import plan_swap
     from ..swapping.refusing import CannotSwap
     from ..swapping.writing import write_config, write_lazy_config
@@ -62,6 +64,8 @@ def swapped_text(base: str, arch: str, out: str) -> str:
     if os.path.realpath(out) == os.path.realpath(path):
         raise ValueError(f'--out {out} is the base itself: name another file')
     cfg = load_config(base)
+    if os.path.realpath(out) in map(os.path.realpath, check_files(path)):
+        raise ValueError(f'--out {out} is a file that {base} inherits: name another file')
     try:
         plan = plan_swap(cfg, arch)
     except CannotSwap as error:
@@ -69,6 +73,8 @@ def swapped_text(base: str, arch: str, out: str) -> str:
     inherited = base if '::' in base else Path(os.path.relpath(path, Path(out).parent)).as_posix()
     if Config._is_lazy_import(path):
         return write_lazy_config(plan, _module_of(inherited, base), arch)
+    if '::' not in base and os.path.realpath(Path(out).parent / inherited) != os.path.realpath(path):
+        inherited = os.path.abspath(path)  # `..` leads elsewhere from a folder that is a link
     return write_config(plan, inherited, arch)
 
 

@@ -53,7 +53,7 @@ def readable_errors(*kinds: type[Exception], hint: str = '') -> Iterator[None]:
 
 
 class OptionAction(argparse.Action):
-    """``--cfg-options``: MMEngine's DictAction, but what is no KEY=VALUE is an error of the command line."""
+    """``--cfg-options``: MMEngine's DictAction, but spaces in names stay, and what is no KEY=VALUE is an error."""
 
     def __call__(
         self,
@@ -69,11 +69,31 @@ class OptionAction(argparse.Action):
             if '=' not in value:
                 parser.error(f'{option_string} {value}: give KEY=VALUE, such as {value}.type=NAME')
         try:
-            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, values, option_string)
+            kept = [_keep_spaces(value) for value in values or ()]  # MMEngine takes all of them out
+            DictAction(self.option_strings, self.dest, nargs='+')(parser, namespace, kept, option_string)
+            setattr(namespace, self.dest, _with_spaces(getattr(namespace, self.dest)))
         except AssertionError as error:
             parser.error(f'{option_string}: {error}')
         except RecursionError:  # how MMEngine reads a dict
             parser.error(f'{option_string} {" ".join(values or ())}: give one value for each key, such as a.b=1 a.c=2')
+
+
+SPACE = '\0'  # stands for a space that is part of a text; no argument can have one
+INSIDE = re.compile(r'(?<![,(\[\s]) +(?![,)\]\s])')
+
+
+def _keep_spaces(option: str) -> str:
+    """An option whose spaces inside texts are replaced; those beside brackets and commas mean nothing."""
+    key, _, value = option.partition('=')
+    return f'{key}={re.sub(INSIDE, lambda found: SPACE * len(found[0]), value.strip())}'
+
+
+def _with_spaces(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_spaces(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_spaces, value))
+    return value.replace(SPACE, ' ') if isinstance(value, str) else value
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -88,7 +88,9 @@ def describe_end(runner: Runner) -> str:
         lines.append(f'{metric}: {values[-1]:.4g}, the best of {len(values)} validations {values.max():.4g}')
     file = next((hub.get_info(key) for key in ('best_ckpt', 'last_ckpt') if hub.runtime_info.get(key)), None)
     if file and Path(file).is_file():
-        config = runner.cfg.filename or Path(runner.work_dir, 'CONFIG.py')
+        given = runner.cfg.filename or 'CONFIG.py'
+        whole = Path(runner.work_dir, Path(given).name)  # MMEngine wrote it there, with the options of the command line
+        config = whole if whole.is_file() or not runner.cfg.filename else given
         lines.append(f'The weights are in {file}. To predict with them:')
         program = 'mmtwins' if shutil.which('mmtwins') else 'python -m mmtwins'
         lines.append(f'{program} predict {shlex.join([str(config), str(file)])} IMAGE --out predicted')

@@ -99,7 +99,7 @@ class TrainingPicturesHook(Hook):
     def _keep(self, runner: Runner, batch: Any, number: int, sample: Any) -> None:
         found = read_example(sample, _sample_of(batch, number), runner.val_dataloader.dataset, self.min_score)
         if found is not None:
-            self._examples[f'{Path(sample.img_path).name}'] = found
+            self._examples[sample.img_path] = found
 
     def _draw_examples(self, runner: Runner) -> None:
         from ..figures.examples import describe_rate, draw_examples
@@ -107,10 +107,13 @@ class TrainingPicturesHook(Hook):
         meta = runner.val_dataloader.dataset.metainfo
         classes = list(meta['classes'])
         titled = {}
-        for name, example in self._examples.items():
+        for file, example in self._examples.items():
+            name = Path(file).name
             short = name if len(name) <= 24 else f'...{name[-21:]}'
             rate = '' if example.truth is None else f': {describe_rate(example, len(classes))}'
-            titled[f'{short}{rate}'] = example
+            title = f'{short}{rate}'
+            same = sum(one.startswith(title) for one in titled)
+            titled[f'{title} ({same + 1})' if same else title] = example
         self._examples = {}
         path = Path(runner.work_dir, FOLDER, 'predictions', f'iter_{runner.iter:06}.png')
         palette = meta.get('palette')

@@ -185,10 +185,12 @@ def _change_images(
 
 def _change_imports(cfg: Config, changes: dict[str, Any]) -> None:
     """Import this package besides what the base imports."""
-    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    given = cfg.get('custom_imports') or {}
+    imports = given.get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     if 'mmtwins' not in imports:
-        changes['custom_imports'] = dict(imports=[*imports, 'mmtwins'], allow_failed_imports=False)
+        may_fail = bool(given.get('allow_failed_imports', False))
+        changes['custom_imports'] = dict(imports=[*imports, 'mmtwins'], allow_failed_imports=may_fail)
 
 
 def _at(changes: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -116,6 +116,17 @@ def test_a_reader_that_goes_ends_it_quietly() -> None:
     assert (done.returncode, done.stderr) == (0, '')
 
 
+@pytest.mark.parametrize(('command', 'code', 'message'), [
+    ('list >&-', 0, ''),
+    ('--help >&-', 0, ''),
+    ('list >/dev/full', 1, 'error: No space left on device: make room\n'),
+])  # fmt: skip
+def test_nowhere_to_write(command: str, code: int, message: str) -> None:
+    command = f'{shlex.quote(sys.executable)} -m mmtwins {command}'
+    done = subprocess.run(['bash', '-c', command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, message)
+
+
 @pytest.mark.parametrize('argv', [['--help'], ['train', '--help'], ['list', '--json'], ['list', '--help'], ['train']])
 def test_it_starts_without_torch(argv: list[str], tmp_path: Path) -> None:
     for name in ('torch', 'mmengine'):

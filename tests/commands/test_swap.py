@@ -111,6 +111,24 @@ def test_the_base_is_not_overwritten(tmp_path: Path) -> None:
         swapped_text(str(base), 'svt-s', str(base))
 
 
+def test_what_the_base_inherits_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / 'inner.py').write_text(f'_base_ = {FCN!r}\n')
+    (tmp_path / 'base.py').write_text("_base_ = ['inner.py']\n")
+    with pytest.raises(ValueError, match=r'inner\.py is a file that .*base\.py inherits: name another file'):
+        swapped_text(str(tmp_path / 'base.py'), 'svt-s', str(tmp_path / 'inner.py'))
+
+
+def test_a_folder_that_is_a_link(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'far/away').mkdir(parents=True)
+    (tmp_path / 'near').symlink_to(tmp_path / 'far/away')
+    base = tmp_path / 'base ü.py'
+    base.write_text(f'_base_ = {FCN!r}\n')
+    out = tmp_path / 'near/my own.py'
+    main([str(base), '--out', str(out)])
+    assert load_config(str(out)).model.backbone.type == 'TwinsSVTBackbone'
+    assert f"mmtwins train '{out}'`" in capsys.readouterr().out
+
+
 def test_a_lazy_base_that_python_cannot_import_is_refused(tmp_path: Path) -> None:
     base = tmp_path / 'my-base.py'
     base.write_text(LAZY.format(optimizer='SGD'))

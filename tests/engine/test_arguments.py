@@ -51,6 +51,22 @@ def test_arguments_are_added_in_order() -> None:
     assert parser_with(partial(add_device, default='cpu')).parse_args([]).device == 'cpu'
 
 
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('a=my data/ade  20k', 'my data/ade  20k'),
+        ("a=('traffic light', \"bench\" ,[ 'fire hydrant' ])", ('traffic light', 'bench', ['fire hydrant'])),
+        ('a= [ 1, 2 ] ', [1, 2]),
+        ('a=(0.1 , True)', (0.1, True)),
+        ('a=b=c d', 'b=c d'),
+        ('a=', ''),
+    ],
+)
+def test_names_with_spaces_are_options(option: str, value: object) -> None:
+    args = parser_with(add_config_with_options).parse_args(['c.py', '--cfg-options', option])
+    assert args.cfg_options == {'a': value}
+
+
 def test_the_config_of_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     path = tmp_path / 'name.py'

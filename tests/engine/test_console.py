@@ -96,6 +96,10 @@ def test_the_end_names_metric_weights_and_the_command(tmp_path: Path) -> None:
     assert lines[1] == f'The weights are in {last}. To predict with them:'
     words = ['mmtwins', 'predict', 'own config.py', str(last), 'IMAGE', '--out', 'predicted']
     assert shlex.split(lines[2].removeprefix('python -m ')) == words
+    whole = tmp_path / 'own config.py'  # as MMEngine writes it, with the options of the command line
+    whole.touch()
+    lines = describe_end(Ended(tmp_path, {}, last_ckpt=str(last))).split('\n')
+    assert shlex.split(lines[1].removeprefix('python -m '))[2] == str(whole)
     best.touch()
     ended = Ended(tmp_path, {'coco/bbox_mAP': [0.3], 'coco/segm_mAP': [0.2]}, last_ckpt=str(last), best_ckpt=str(best))
     lines = describe_end(ended).split('\n')

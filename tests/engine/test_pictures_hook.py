@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mmtwins.engine import pictures_hook
 from mmtwins.engine.config import load_config
 from mmtwins.engine.pictures_hook import TrainingPicturesHook
 from mmtwins.engine.runner import build_runner, draw_pictures
+from mmtwins.figures.examples import Example
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -176,3 +178,20 @@ def test_samples_of_other_libraries_are_left_out() -> None:
     hook.before_val_epoch(runner)
     hook.after_val_iter(runner, 0, dict(inputs=[1, 2]), [np.float32(1), np.float32(2)])
     assert hook._examples == {} and hook._seen == 2
+
+
+def test_images_of_one_name_in_two_folders_are_all_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, examples: list[dict]
+) -> None:
+    dataset = SimpleNamespace(metainfo=dict(classes=('a',)))
+    runner: Any = SimpleNamespace(
+        val_dataloader=SimpleNamespace(dataset=dataset), work_dir=str(tmp_path), iter=1,
+        visualizer=SimpleNamespace(_vis_backends={}),
+    )  # fmt: skip
+    example = Example(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int), np.zeros((4, 4), int))
+    monkeypatch.setattr(pictures_hook, 'read_example', lambda *_: example)
+    hook = TrainingPicturesHook()
+    for folder in 'ab':
+        hook._keep(runner, {}, 0, SimpleNamespace(img_path=f'{folder}/1.jpg'))
+    hook._draw_examples(runner)
+    assert list(examples[0]) == ['1.jpg: 100 % of the pixels right', '1.jpg: 100 % of the pixels right (2)']

@@ -365,5 +365,5 @@ def test_what_goes_wrong_is_a_sentence_and_only_faults_have_a_traceback(capfd):
     )
     assert 'Traceback' not in ''.join(capfd.readouterr())
     nothing, text = told(RuntimeError('/secret/path broke'))
-    assert nothing is None and 'fault of the page' in text and 'secret' not in text
+    assert nothing is None and 'The page has failed' in text and 'secret' not in text
     assert '/secret/path broke' in capfd.readouterr().err

@@ -107,3 +107,11 @@ def test_imports_of_the_base_stay_and_a_model_without_backbone_is_refused() -> N
     assert mmtwins.swap_backbone(before).custom_imports.imports == ['json', 'mmtwins']
     with pytest.raises(CannotSwap, match='no part of the model is called backbone'):
         mmtwins.swap_backbone(Config(dict(model=dict(type='X', head=dict(type='Y')))))
+
+
+@pytest.mark.parametrize('may_fail', [True, False])
+def test_imports_of_the_base_may_fail_where_they_might_before(may_fail: bool) -> None:
+    base = load_config(DEEPLAB)
+    base.custom_imports = dict(imports='not_there', allow_failed_imports=may_fail)
+    imports = plan_swap(base, 'svt-s').changes['custom_imports']
+    assert imports == dict(imports=['not_there', 'mmtwins'], allow_failed_imports=may_fail)
