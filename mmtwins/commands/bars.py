@@ -83,6 +83,28 @@ def stepping(title: str, total: int | None) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show a spinner and the seconds while the block runs, if there is a terminal.
+
+    Args:
+        what: Happens meanwhile.
+    """
+    try:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    except Exception:  # missing or broken, as in stepping
+        yield
+        return
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
+    # Loggers that are made meanwhile must get the true streams.
+    options: dict[str, Any] = dict(transient=True, redirect_stdout=False, redirect_stderr=False)
+    with Progress(*columns, console=console, disable=not console.is_terminal, **options) as spinner:
+        spinner.add_task('', total=None)
+        yield
+
+
 def follow(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
     """Iterate over items with a progress bar, see :func:`stepping`.
 

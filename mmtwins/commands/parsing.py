@@ -1,14 +1,17 @@
 """Parsers of the commands, with rich help where rich-argparse is installed."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar, NoReturn
 
+from .bars import waiting
 from .table import COMMANDS
 
 try:
@@ -89,5 +92,9 @@ def _parser_in(module: str) -> argparse.ArgumentParser:
 
 
 def register() -> None:
-    """Import torch and MMEngine, and register our modules there, as ``import mmtwins`` does in other programs."""
-    import_module('mmtwins.registration')
+    """Import torch and MMEngine, and register our modules there, as ``import mmtwins`` does in other programs.
+
+    That may take many seconds, which a terminal shows; of several processes of a training, the first one alone.
+    """
+    with waiting('importing PyTorch') if os.environ.get('RANK', '0') == '0' else nullcontext():
+        import_module('mmtwins.registration')

@@ -23,6 +23,12 @@ from .config_files import text_of
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LIBRARIES = ('mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmtwins')
 
+# Parts of messages of torch, and what to do.
+REMEDIES = {
+    'Expected more than 1 value per channel': 'batch norm needs two images or more: raise train_dataloader.batch_size',
+    'out of memory': 'lower train_dataloader.batch_size or the size of the images',
+}
+
 
 class ConfigError(ValueError):
     """What a config describes cannot be built, or fails at once."""
@@ -114,7 +120,8 @@ def _explain(error: Exception, cfg: Config, frame: dict[str, Any] | None, doing:
     if frame is None:
         if _is_ours(error):
             return str(error)  # it names a file and a remedy itself
-        return f'{path}: {doing}{_place_in_code(error)}: {_message(error)}: correct the config'
+        remedy = next((remedy for part, remedy in REMEDIES.items() if part in str(error)), 'correct the config')
+        return f'{path}: {doing}{_place_in_code(error)}: {_message(error)}: {remedy}'
     given, built = frame.get('cfg'), frame.get('obj_cls')
     place = _find(cfg._cfg_dict, given) if isinstance(given, Mapping) else ''
     kind = getattr(built, '__name__', '')

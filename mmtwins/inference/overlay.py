@@ -94,14 +94,31 @@ def draw_instances(
         cv2.rectangle(picture, (left, top), (right, bottom), colour, thin)
     canvas = Image.fromarray(picture)
     draw, font = ImageDraw.Draw(canvas), _font(height)
-    for i in order:
-        text = f'{info.classes[labels[i]]} {100 * scores[i]:.0f}'
+    names: list[tuple[float, ...]] = []  # places, that of the highest score first
+    for i, text in enumerate(
+        texts := [f'{info.classes[label]} {100 * score:.0f}' for label, score in zip(labels, scores)]
+    ):
         width = font.getlength(text)
         x = min(max(2.0, float(boxes[i, 0])), max(2, canvas.width - width - 4))
         y = min(max(2.0, float(boxes[i, 1])), max(2, canvas.height - 1.3 * height))
-        draw.rectangle(_grown(draw.textbbox((x, y), text, font=font), 2), fill=INK)
-        draw.text((x, y), text, font=font, fill='white')
+        names.append(_free_place(_grown(draw.textbbox((x, y), text, font=font), 2), names, canvas.height))
+    for i in order:
+        draw.rectangle(names[i], fill=INK)
+        draw.text((names[i][0] + 2, names[i][1] + 2), texts[i], font=font, fill='white', anchor='lt')
     return np.asarray(canvas)
+
+
+def _free_place(box: tuple[float, ...], taken: Sequence[tuple[float, ...]], height: int) -> tuple[float, ...]:
+    """A box (left, top, right, bottom) moved down, or else up, until it covers no other; without such a place as it is."""
+    left, top, right, bottom = box
+    beside = [one for one in taken if one[0] <= right and left <= one[2]]
+    below = sorted(one[3] + 1 for one in beside if one[3] >= top)
+    above = sorted((one[1] - 1 - bottom + top for one in beside if one[1] <= bottom), reverse=True)
+    for place in (top, *below, *above):
+        end = place + bottom - top
+        if place >= 0 and end < height and not any(one[1] <= end and place <= one[3] for one in beside):
+            return left, place, right, end
+    return box
 
 
 def enlargement(image: np.ndarray) -> int:

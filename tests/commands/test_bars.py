@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmtwins.commands.bars import follow, seconds_left, stepping
+from mmtwins.commands.bars import follow, seconds_left, stepping, waiting
 
 
 class Terminal(io.StringIO):
@@ -35,15 +35,28 @@ def test_the_time_left_is_known_after_one_step(
     assert seconds_left(elapsed, done, total) == left
 
 
+def test_a_terminal_shows_that_something_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setattr(sys, 'stderr', terminal := Terminal())
+    with waiting('importing PyTorch'):
+        assert 'importing PyTorch' in terminal.getvalue() and '0:00:00' in terminal.getvalue()
+        assert sys.stderr is terminal  # a logger that is made now keeps its stream
+    assert terminal.getvalue().endswith('\x1b[2K')  # and the line goes
+
+
 @pytest.mark.parametrize('known', [True, False])
 def test_elsewhere_nothing_is_shown(known: bool, capsys: pytest.CaptureFixture) -> None:
     items = [1, 2] if known else iter([1, 2])
     assert list(follow(items, 'drawing')) == [1, 2]
     with stepping('exporting', 2) as step:
         step()
+    with waiting('importing PyTorch'):
+        pass
     assert capsys.readouterr() == ('', '')
 
 
 def test_without_rich_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'rich.console', None)
     assert list(follow([1, 2], 'trying')) == [1, 2]
+    with waiting('importing PyTorch'):
+        pass

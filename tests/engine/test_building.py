@@ -155,6 +155,18 @@ def run(folder: Path, stage: str, number: int, error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
+    ('message', 'remedy'),
+    [
+        ('Expected more than 1 value per channel when training, got input size', r'raise train_dataloader\.batch_size'),
+        ('CUDA out of memory. Tried to allocate 2.00 GiB', r'lower train_dataloader\.batch_size'),
+    ],
+)
+def test_a_batch_that_does_not_fit_has_a_remedy(message: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf'the first iteration fails.*: {message}.*: .*{remedy}'):
+        run(tmp_path, 'before_train_iter', 1, RuntimeError(message))
+
+
+@pytest.mark.parametrize(
     ('stage', 'number', 'words'),
     [
         ('before_run', 1, 'the first iteration fails'),

@@ -1,14 +1,18 @@
 """Predictions painted over images: pixels, legend, enlargement."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from mmtwins.datasets.dataset_info import DatasetInfo
 from mmtwins.demo.scenes import CLASSES, PALETTE
+from mmtwins.inference import overlay
 from mmtwins.inference.overlay import draw_instances, draw_segmentation, enlargement
 
 pytest.importorskip('cv2')
 
+FREE_PLACE = overlay._free_place
 INFO = DatasetInfo(CLASSES, PALETTE, reduce_zero_label=True)
 
 
@@ -56,6 +60,24 @@ def test_masks_boxes_and_names_are_shown(image):
     assert np.abs(picture[275, 275] - expected).max() <= 2
     bare = draw_instances(image, np.array([4]), np.array([0.9]), boxes[:1], None, INFO)
     assert (bare[200, 200] == enlarged[200, 200]).all() and (bare[100, 200] == PALETTE[4]).all()
+
+
+@pytest.mark.parametrize('top', [20, 123])
+def test_names_of_instances_at_one_place_do_not_cover_each_other(monkeypatch, image, top):
+    names = []
+    monkeypatch.setattr(overlay, '_free_place', lambda *args: names.append(place := FREE_PLACE(*args)) or place)
+    boxes = np.array([[20, top, 60, 127], [20, top, 61, 127], [22, top, 60, 126]], float)
+    draw_instances(image, np.array([4, 5, 6]), np.array([0.9, 0.5, 0.4]), boxes, None, INFO)
+    names.sort(key=lambda box: box[1])
+    assert all(one[3] < other[1] for one, other in pairwise(names))
+    assert names[0][1] >= 0 and names[-1][3] < 640
+
+
+def test_a_name_stays_where_no_place_is_free():
+    assert FREE_PLACE((0, 0, 30, 10), [(0, 0, 30, 15)], 20) == (0, 0, 30, 10)
+    assert FREE_PLACE((0, 0, 30, 10), [(31, 0, 60, 10)], 20) == (0, 0, 30, 10)  # free
+    assert FREE_PLACE((0, 5, 30, 10), [(20, 0, 60, 10)], 20) == (0, 11, 30, 16)  # below
+    assert FREE_PLACE((0, 14, 30, 18), [(20, 12, 60, 18)], 20) == (0, 7, 30, 11)  # above
 
 
 def test_small_images_are_enlarged_by_a_whole_factor():

@@ -226,6 +226,10 @@ def test_paste_drop_and_camera_give_an_image_and_bad_files_a_sentence(browser, u
         browser.upload(path)
         browser.wait_for('body', message)
         assert not browser.find('#prediction .stage')[0].is_displayed()
+        # The description of an image that is none would lie behind the label of the frame.
+        assert all(
+            one.value_of_css_property('color') == 'rgba(0, 0, 0, 0)' for one in browser.find('#image .image-frame img')
+        )
         assert 'mmtwins-page' not in browser.text('body') and str(path.parent) not in browser.text('body')
         if path is not large:
             browser.clear()

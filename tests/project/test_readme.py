@@ -23,5 +23,12 @@ def test_links_and_paths_exist() -> None:
         assert (REPOSITORY / path).is_file(), path
 
 
+def test_git_ignores_what_the_commands_write() -> None:
+    ignored = (REPOSITORY / '.gitignore').read_text().split()
+    folders = re.findall(r'--(?:out|show-dir) (\w+)(?![\w./])', README)
+    assert {'predicted', 'painted'} <= set(folders) <= {name.lstrip('/') for name in ignored}
+    assert 'model.onnx' in README and '/*.onnx' in ignored
+
+
 def test_no_placeholder_is_left() -> None:
     assert not re.findall(r'\b[A-Z]+_[A-Z]+\b|TODO|XXX', re.sub(r'```.*?```|`.*?`', '', README, flags=re.DOTALL))
