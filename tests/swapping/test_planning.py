@@ -87,7 +87,7 @@ def test_the_detector_in_a_tracker_changes_and_starts_from_imagenet() -> None:
 
 def test_plugins_that_are_lost_and_strides_that_change_are_said() -> None:
     plan = plan_swap(load_config('mmdet::gcnet/mask-rcnn_r50-gcb-r16-c3-c5_fpn_1x_coco.py'), 'svt-s')
-    assert 'its plugins go with it' in plan.reasons['backbone']
+    assert 'its plugins are removed' in plan.reasons['backbone']
     plan = plan_swap(load_config(DEEPLAB), 'svt-s')
     assert 'those of Twins have stride 4, 8, 16, 32' in plan.reasons['backbone']
     assert [feature.stride for feature in plan.old] == [4, 8, 8, 8]
