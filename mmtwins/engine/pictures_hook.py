@@ -106,7 +106,7 @@ class TrainingPicturesHook(Hook):
 
         meta = runner.val_dataloader.dataset.metainfo
         classes = list(meta['classes'])
-        titled = {}
+        titled: dict[str, Any] = {}
         for file, example in self._examples.items():
             name = Path(file).name
             short = name if len(name) <= 24 else f'...{name[-21:]}'
