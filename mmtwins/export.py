@@ -2,7 +2,10 @@
 
 import copy
 import json
+import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,7 +165,7 @@ def export_onnx(
     if dynamic and min(height, width) < MIN_SIDE:
         raise ValueError(f'{height} x {width} pixels are too small to trace: give at least {MIN_SIDE} x {MIN_SIDE}')
     images = torch.randn(2 if dynamic else 1, channels, height, width, device=next(model.parameters()).device)
-    with torch.no_grad():
+    with torch.no_grad(), _without_notes():
         program = torch.onnx.export(
             model,
             (images,),
@@ -179,6 +182,20 @@ def export_onnx(
     program.model.metadata_props.update(metadata or {})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     program.save(str(path))
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Silence what the exporter says to its own developers: operators of torchvision that are missing, old calls."""
+    logger = logging.getLogger('torch.onnx._internal.exporter._registration')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', r'`isinstance\(treespec, LeafSpec\)` is deprecated', FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def verify_onnx(
