@@ -81,7 +81,8 @@ def inspect_image(
 
 def _read_image(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
-        raise FileNotFoundError(f'image {path} does not exist')
+        what = 'is a folder: name its images' if Path(path).is_dir() else 'does not exist'
+        raise FileNotFoundError(f'image {path} {what}')
     try:
         picture = mmcv.imread(str(path))
     except Exception as error:  # a damaged file fails anywhere in the decoder

@@ -68,6 +68,8 @@ def test_errors_of_images_and_pipelines(toy_checkpoints, tmp_path):
             inspect_image(inferencer, image, [(3, 3), point])
     with pytest.raises(FileNotFoundError, match=r'none\.jpg does not exist'):
         inspect_image(inferencer, tmp_path / 'none.jpg', [(3, 3)])
+    with pytest.raises(FileNotFoundError, match='is a folder: name its images'):
+        inspect_image(inferencer, tmp_path, [(3, 3)])
     (tmp_path / 'text.jpg').write_text('no image')
     with pytest.raises(ValueError, match=r'text\.jpg cannot be read'):
         inspect_image(inferencer, tmp_path / 'text.jpg', [(3, 3)])
