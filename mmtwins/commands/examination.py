@@ -3,6 +3,7 @@
 import glob
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def examine() -> dict[str, Any]:
     working = {name for name, found in tried.items() if 'failure' not in found}
     commands = {name: _lacking(NEEDS.get(name, (*LIBRARY, ('mmseg', 'mmdet'))), working) for name in COMMANDS}
     caches = {name: _describe(folder) for name, folder in cache_folders().items()}
+    folders = list(cache_folders().values())
+    with suppress(FileNotFoundError):  # another program has deleted it
+        folders.insert(0, Path.cwd())
     return {
         'mmtwins': __version__,
         'folder': str(Path(__file__).resolve().parents[1]),
@@ -76,7 +80,7 @@ def examine() -> dict[str, Any]:
         'tried': tried,
         'commands': commands,
         'caches': caches,
-        'free_bytes': {str(folder): free_bytes(folder) for folder in (Path.cwd(), *cache_folders().values())},
+        'free_bytes': {str(folder): free_bytes(folder) for folder in folders},
         'remedies': list(_remedies(tried)),
         'ready': not any(commands[name] for name in ESSENTIAL),
     }

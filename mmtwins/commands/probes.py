@@ -101,13 +101,15 @@ def probe(name: str) -> Found:
 
 def cache_folders() -> dict[str, Path]:
     """The folders in which the Hugging Face hub, torch and our checks of data keep files, by name."""
-    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    hugging_face = Path(os.environ.get('HF_HOME') or home / 'huggingface')
-    return {
-        'Hugging Face hub': Path(os.environ.get('HF_HUB_CACHE') or hugging_face / 'hub').expanduser(),
-        'torch': Path(os.environ.get('TORCH_HOME') or home / 'torch').expanduser() / 'hub' / 'checkpoints',
-        'checks of data': home / 'mmtwins' / 'data',
+    home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    hugging_face = os.environ.get('HF_HOME') or f'{home}/huggingface'
+    folders = {
+        'Hugging Face hub': os.environ.get('HF_HUB_CACHE') or f'{hugging_face}/hub',
+        'torch': f'{os.environ.get("TORCH_HOME") or f"{home}/torch"}/hub/checkpoints',
+        'checks of data': f'{home}/mmtwins/data',
     }
+    # Unlike Path.expanduser, this one lets ~ stand where nobody knows the home of the user.
+    return {name: Path(os.path.expanduser(folder)) for name, folder in folders.items()}
 
 
 def describe_cache(folder: Path) -> Found:

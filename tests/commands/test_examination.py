@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_where_all_works_all_commands_run(examined: Break) -> None:
     assert set(report['commands']) == set(COMMANDS) and not any(report['commands'].values())
     assert set(NEEDS) <= set(COMMANDS)
     assert all(value is None or value > 0 for value in report['free_bytes'].values())
+
+
+def test_a_deleted_folder_and_a_user_without_home(
+    examined: Break, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'gone').mkdir()
+    monkeypatch.chdir(tmp_path / 'gone')
+    (tmp_path / 'gone').rmdir()
+    assert str(tmp_path / 'gone') not in examined()['free_bytes']
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('HOME', raising=False)
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr('pwd.getpwuid', lambda uid: {}[uid])  # KeyError, as for a user who is not listed
+    assert examined()['ready']
 
 
 def test_one_library_is_enough(examined: Break) -> None:
