@@ -193,7 +193,7 @@ def test_the_command_of_an_install_lists_and_finds_its_own_recipes(wheel, site, 
         assert len(recipes) == 6 and all(recipe['parameters'] > 1e7 for recipe in recipes)
         assert all(Path(recipe['config']).is_relative_to(site / 'mmtwins' / '.mim') for recipe in recipes)
     code = (
-        'import sys; sys.argv = ["mmtwins"]; sys.orig_argv = [sys.executable, "mmtwins"]\n'
+        f'import sys; sys.argv = [{str(site / "bin" / "mmtwins")!r}]; sys.orig_argv = [sys.executable, *sys.argv]\n'
         'from mmtwins.engine.config_names import find_config\n'
         f'print(find_config({recipes[0]["name"]!r}), "torch" in sys.modules)\n'
     )
