@@ -8,7 +8,7 @@ imported when first used.
 The command ``mmtwins`` and the files of tools/ import torch only when they need it. They register the modules by importing
 :mod:`mmtwins.registration`.
 """
-# ruff: noqa: F403, F405, for names that come from .registration
+# ruff: noqa: F403, for names that come from .registration
 
 import os
 import signal
@@ -19,31 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
-__all__ = [
-    'CheckBatchSizeHook',
-    'CheckImage',
-    'CheckLabels',
-    'CountFaultsHook',
-    'ExactResumeHook',
-    'FitCheckpointHook',
-    'Float32RPNHead',
-    'Float32RetinaHead',
-    'Float32RoIExtractor',
-    'MatchClassesHook',
-    'ResumableEpochBasedTrainLoop',
-    'ResumableIterBasedTrainLoop',
-    'ReturnMemoryHook',
-    'SafeCheckpointHook',
-    'StopOnDivergenceHook',
-    'StopOnSignalHook',
-    'TrainingPicturesHook',
-    'TwinsLayerDecayConstructor',
-    'TwinsPCPVTBackbone',
-    'TwinsSVTBackbone',
-    'fast_path',
-    'infer',
-    'swap_backbone',
-]
+__all__ = ['infer', 'swap_backbone']
 
 
 def _starts_command() -> bool:
@@ -74,7 +50,10 @@ if TYPE_CHECKING:
     from .swapping.planning import swap_backbone
 
 if TYPE_CHECKING or not _starts_command():
+    from . import registration
     from .registration import *
+
+    __all__ += registration.__all__
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C during the imports. Later, mmtwins.engine.arguments.readable_errors tells how to continue.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -83,6 +62,8 @@ elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 def __getattr__(name: str) -> Any:
     if name in LAZY:
         return getattr(import_module(LAZY[name], __name__), name)
-    if name in __all__:
-        return getattr(import_module('.registration', __name__), name)
+    if not name.startswith('_'):
+        registered = import_module('.registration', __name__)
+        if name in registered.__all__:
+            return getattr(registered, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
