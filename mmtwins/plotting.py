@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = '#222222'
+FLATTEST, TALLEST = 0.3, 1.6  # limits of a panel's height divided by its width
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7')  # Okabe and Ito's colours
 
 
@@ -51,6 +52,11 @@ def use_plain_log_ticks(axis: 'Axes', ticks: Sequence[int], largest: float = np.
     axis.spines[['top', 'right']].set_visible(False)
 
 
+def panel_shape(shape: float) -> float:
+    """Height by width of a panel for content of a shape: very flat or tall content is stretched, or gets a margin."""
+    return min(max(shape, FLATTEST), TALLEST)
+
+
 def make_figure(rows: int, columns: int, width: float, height: float) -> tuple['Figure', np.ndarray]:
     """A figure and its (rows, columns) axes, each about width x height inches, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +68,7 @@ def make_figure(rows: int, columns: int, width: float, height: float) -> tuple['
 
 
 def save_figure(figure: 'Figure', path: str | Path) -> Path:
-    """Write a figure of :func:`make_figure`, and the folders above it; returns the path."""
+    """Write a figure, and the folders above it; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .attention_header import FLATTEST, TALLEST, Place, draw_header, plan_header
+from ..plotting import panel_shape, save_figure
+from .attention_header import Place, draw_header, plan_header
 from .attention_maps import AttentionMap
 from .attention_panels import draw_weights, frame, in_image, pick, shown, tokens_box, view
 from .inspection import Inspection
@@ -93,10 +94,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
             place.write(number * column, row.above - 0.05, title, fontsize=8.5, va='bottom', linespacing=1.15)
             draw(place.part(number * column, row.above, panel, row.height))
         top += row.above + row.height + row.below
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)
 
 
 def pca_colours(feature: np.ndarray) -> tuple[np.ndarray, float]:
@@ -135,9 +133,9 @@ def _kinds(maps: Sequence[AttentionMap]) -> list[tuple[str, int]]:
 def _shape(inspection: Inspection, kind: str) -> float:
     """Height by width of a panel; the image may be wider or higher."""
     if kind == 'LSA':
-        return min(max(inspection.scale[0] / inspection.scale[1], FLATTEST), TALLEST)
+        return panel_shape(inspection.scale[0] / inspection.scale[1])
     box = view(inspection)
-    return min(max(box.height / box.width, FLATTEST), TALLEST)
+    return panel_shape(box.height / box.width)
 
 
 def _plan_features(inspection: Inspection, stages: Sequence[int], width: float) -> Row:

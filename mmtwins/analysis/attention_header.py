@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..plotting import panel_shape
 from .attention_panels import (
     DASHED,
     NO_KEY,
@@ -20,8 +21,6 @@ from .inspection import Inspection
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FLATTEST, TALLEST = 0.3, 1.6  # limits of a panel's height divided by its width: other shapes are stretched to these
 
 
 class Place(NamedTuple):
@@ -74,7 +73,7 @@ def plan_header(inspection: Inspection, width: float) -> Header:
     box = view(inspection)
     shape = box.height / box.width
     height, pixels = inspection.image.shape[:2]
-    is_stretched = not FLATTEST <= shape <= TALLEST
+    is_stretched = shape != panel_shape(shape)
     note = f'stretched: the image has {pixels} x {height} pixels' if is_stretched else ''
     numbers, below = 0.62, 0.5  # along the axes
     if shape < 0.4:  # the legend goes below

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plotting import INK, LINES, blend_labels
+from ..plotting import INK, LINES, blend_labels, save_figure
 from .checking import Checked
 from .coco_table import CocoTable
 from .images import Decoder, ImageTable
@@ -76,10 +76,7 @@ def draw_picture(checked: Checked, path: str | Path) -> Path | None:
             _draw_labels(axis, picture, table, index, palette)
         axis.set_title(_shorten(Path(images.paths[index]).name), fontsize=10, color=INK)
         axis.set_axis_off()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)
 
 
 def _choose_samples(checked: Checked, images: ImageTable) -> list[int]:

@@ -43,7 +43,9 @@ def read_example(sample: Any, given: Any, dataset: Any, min_score: float = MIN_S
     if is_map:
         truth = sample.gt_sem_seg.data if hasattr(sample, 'gt_sem_seg') else None
         return Example(
-            small, None if truth is None else _resize_map(truth, size), _resize_map(sample.pred_sem_seg.data, size)
+            small,
+            None if truth is None else _resized(np.asarray(truth.cpu())[0], size),
+            _resized(np.asarray(sample.pred_sem_seg.data.cpu())[0], size),
         )
     found = sample.pred_instances
     found = found[found.scores >= min_score].cpu().numpy()
@@ -59,9 +61,8 @@ def read_example(sample: Any, given: Any, dataset: Any, min_score: float = MIN_S
     return Example(small, truth, prediction)
 
 
-def _resize_map(labels: Any, size: tuple[int, int]) -> np.ndarray:
-    """A label map (1, H, W) at another size, (H, W)."""
-    values = np.asarray(labels.cpu())[0]
+def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map or mask (H, W) at another size, by the nearest value."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(size, values.shape))
     return values[rows[:, None], columns]
 
@@ -81,8 +82,7 @@ def _instances(
     small = np.zeros((len(labels), *size), bool)
     if masks is not None:
         for new, mask in zip(small, np.asarray(masks)):
-            rows, columns = (np.arange(n) * old // n for n, old in zip(size, mask.shape))
-            new[:] = mask[rows[:, None], columns] > 0
+            new[:] = _resized(mask, size) > 0
         return Instances(small, labels, scores)
     for new, box in zip(small, np.asarray(boxes, float)):
         left, right = (round(x * size[1] / whole[1]) for x in box[[0, 2]])

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..plotting import INK, blend_labels, save_figure
+from ..plotting import INK, blend_labels, panel_shape, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 3.3  # inches of a panel; three of them are readable at the width of a page
-FLATTEST, TALLEST = 0.3, 1.6  # limits of a panel's height divided by its width
 LETTER, LINE = 0.085, 0.15  # inches, of the names in a panel
 LEGEND = 36  # largest number of classes in the legend
 
@@ -122,7 +121,7 @@ def draw_examples(
         raise ValueError('no examples to draw: give at least one')
     has_truth = any(example.truth is not None for example in examples.values())
     shapes = [example.image.shape[0] / example.image.shape[1] for example in examples.values()]
-    heights = [WIDTH * min(max(shape, FLATTEST), TALLEST) for shape in shapes]
+    heights = [WIDTH * panel_shape(shape) for shape in shapes]
     shown = _labels_shown(list(examples.values()), len(classes))
     columns = 2 + has_truth
     across = max(
