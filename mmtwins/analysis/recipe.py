@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 
+from ..engine.config_sections import type_of
 from .published import RUNS, PublishedRun
 
 _HEADS = {'UPerHead': 'upernet', 'FPNHead': 'fpn', 'MaskRCNN': 'mask-rcnn', 'RetinaNet': 'retinanet'}
@@ -52,11 +53,6 @@ def section(cfg: Config | dict, *keys: str) -> dict:
     for key in keys:
         found = found.get(key) if isinstance(found, dict | Config) else None
     return found if isinstance(found, dict) else {}
-
-
-def type_of(cfg: dict) -> str:
-    """The name of a class, without the scope or module that it may come with."""
-    return str(cfg.get('type', '')).rpartition('.')[2]
 
 
 def images_per_gpu(cfg: Config) -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..engine.config_sections import type_of
 from .published import PublishedRun
-from .recipe import find_published_run, section, total_batch, type_of
+from .recipe import find_published_run, section, total_batch
 from .run_findings import (
     Curve,
     Finding,

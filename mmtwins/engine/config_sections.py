@@ -27,6 +27,12 @@ TOGETHER = (
 SCHEDULE_TEXTS = ('type', 'param_name', 'monitor', 'rule', 'threshold_rule', 'anneal_strategy', '_scope_')
 
 
+def type_of(part: Mapping[str, Any]) -> str:
+    """The name of the class that a part of a config builds, without its scope or module; empty if it names none."""
+    kind = part.get('type', '')
+    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
+
+
 def _is_package(scope: Any) -> bool:
     if scope in ('mmseg', 'mmdet'):  # where they are missing, the advice is to install them
         return True

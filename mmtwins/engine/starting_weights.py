@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..weights.formats import unwrap
 from ..weights.pretrained import IMAGENET, IMAGENET_SCHEME
+from .config_sections import type_of
 from .preflight_lines import Line
 
 FAMILIES = {'TwinsSVTBackbone': 'svt', 'TwinsPCPVTBackbone': 'pcpvt'}
@@ -101,7 +102,6 @@ def _describe_random_weights(cfg: Config, from_scratch: bool, recipe: str | None
 def _imagenet_name(cfg: Config) -> str | None:
     """Name of the ImageNet weights for a backbone; None if there are none."""
     backbone = cfg.model.get('backbone')
-    kind = backbone.get('type') if isinstance(backbone, Mapping) else None
-    family = FAMILIES.get(getattr(kind, '__name__', str(kind)).rpartition('.')[2])
+    family = FAMILIES.get(type_of(backbone)) if isinstance(backbone, Mapping) else None
     name = f'{family}-{backbone.get("arch", "small")}' if family else ''
     return name if name in IMAGENET else None

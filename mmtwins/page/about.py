@@ -5,7 +5,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ..analysis.recipe import find_published_run, type_of
+from ..analysis.recipe import find_published_run
+from ..engine.config_sections import type_of
 from ..inference.predictor import Predictor
 
 HEADS = {'UPerHead': 'UPerNet', 'FPNHead': 'Semantic FPN', 'MaskRCNN': 'Mask R-CNN'}

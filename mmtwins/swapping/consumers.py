@@ -5,8 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.config_sections import type_of
 from .features import Feature, measure_neck
-from .refusing import CannotSwap, name_of
+from .refusing import CannotSwap
 
 # Parts of a model that do not read the features of its backbone.
 OTHERS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', 'test_cfg', 'reid', 'tracker')
@@ -44,7 +45,7 @@ def change_consumers(
             outs = _try_neck(cfg, neck, old)
             if outs and i == 0 and len(listed) == 1 and _makes_a_pyramid(old, outs, new):
                 changes['neck'] = None
-                reasons['neck'] = f'{name_of(neck)} made a pyramid from maps of one size; Twins gives a pyramid itself'
+                reasons['neck'] = f'{type_of(neck)} made a pyramid from maps of one size; Twins gives a pyramid itself'
                 old = outs
                 break
             edit = _change_neck(neck, old, new)
@@ -59,7 +60,7 @@ def change_consumers(
                 new = measure_neck(cfg, {**neck, **edit}, new)
             except Exception as error:
                 raise CannotSwap(
-                    f'its neck {name_of(neck)} cannot take maps at strides {", ".join(str(f.stride) for f in new)}: {error}'
+                    f'its neck {type_of(neck)} cannot take maps at strides {", ".join(str(f.stride) for f in new)}: {error}'
                 ) from error
             old = outs
             if [feature.channels for feature in old] == [feature.channels for feature in new]:
@@ -95,7 +96,7 @@ def _makes_a_pyramid(old: Sequence[Feature], outs: Sequence[Feature], new: Seque
 
 def _change_neck(neck: Mapping[str, Any], old: Sequence[Feature], new: Sequence[Feature]) -> dict[str, Any]:
     before, after = [feature.channels for feature in old], [feature.channels for feature in new]
-    change = _change_channels(neck, before, after, f'its neck {name_of(neck)}')
+    change = _change_channels(neck, before, after, f'its neck {type_of(neck)}')
     outs = neck.get('out_channels')
     if 'in_channels' in change and isinstance(outs, list | tuple) and list(outs[: len(before)]) == before:
         change['out_channels'] = type(outs)([*after, *outs[len(before) :]])  # it passes these maps on unchanged
@@ -115,7 +116,7 @@ def _change_heads(
     # In a segmentor, an inner head that reads the backbone has an in_index, such as the first head of K-Net.
     reads_features = is_top or 'in_index' in head or (not is_segmentor and 'type' in head)
     if reads_features and 'in_channels' in head:
-        change = _change_channels(head, before, after, f'{place} {name_of(head)}', is_top)
+        change = _change_channels(head, before, after, f'{place} {type_of(head)}', is_top)
         if change:
             return change
     outs = head.get('out_channels')
@@ -144,7 +145,7 @@ def _change_channels(
             change['in_channels'] = value
     if part.get('c1_in_channels'):  # of DeepLabV3+, which reads the first map
         change['c1_in_channels'] = after[0]
-    change = {key: value for key, value in change.items() if value != _plain(part[key])}
+    change = {key: value for key, value in change.items() if value != plain(part[key])}
     # Some necks take only a tuple.
     return {key: tuple(value) if isinstance(part[key], tuple) else value for key, value in change.items()}
 
@@ -175,5 +176,6 @@ def _change_one(given: int, index: Any, before: list[int], after: list[int], is_
     return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value, or a list of its elements if it is a tuple."""
     return list(value) if isinstance(value, tuple) else value

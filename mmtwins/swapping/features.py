@@ -9,8 +9,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..engine.config_sections import type_of
 from ..engine.model import build_model
-from .refusing import CannotSwap, name_of
+from .refusing import CannotSwap
 
 SIDES = (256, 224, 512)  # of the image, in pixels; the first that a backbone takes
 NECK_SIDES = (256, 320)  # the same for necks; some need larger maps
@@ -36,7 +37,7 @@ def measure_backbone(cfg: Config, backbone: Mapping[str, Any]) -> list[Feature]:
     Raises:
         CannotSwap: It cannot be built or run, or gives something else than maps (B, C, H, W).
     """
-    name = name_of(backbone)
+    name = type_of(backbone)
     settings = {key: value for key, value in dict(backbone).items() if key not in ('init_cfg', 'pretrained')}
     sides = [_side_of(backbone.get('img_size')), *SIDES]
     channels = backbone.get('in_channels', 3)
@@ -79,7 +80,7 @@ def measure_neck(cfg: Config, neck: Mapping[str, Any], features: Sequence[Featur
         for side in NECK_SIDES:
             maps = [torch.zeros(1, c, side // s, side // s, device=device) for c, s in features]
             try:
-                return _features(name_of(neck), _run(_build(cfg, settings, device), tuple(maps)), side)
+                return _features(type_of(neck), _run(_build(cfg, settings, device), tuple(maps)), side)
             except Exception as error:
                 errors.append(error)
     raise errors[-1]

@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.config_sections import type_of
 from ..models.backbone import TwinsBackbone
 from .consumers import Edits
-from .refusing import name_of
 
 # Our recipes, see configs/_base_/schedules: learning rate, weight decay and betas for 16 images a step, and their source.
 FPN = dict(lr=1e-4, weight_decay=1e-4), "Semantic FPN's published recipe"
@@ -48,7 +48,7 @@ def change_optimizer(
     by_layer = any(key in rules for key in LAYER_DECAY)
     changes: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    if name_of(optimizer) == 'AdamW' and not by_layer:
+    if type_of(optimizer) == 'AdamW' and not by_layer:
         custom_keys = _missing_rules(rules, backbone)
         if custom_keys:
             changes['optim_wrapper'] = {'paramwise_cfg': {'custom_keys': custom_keys}}
@@ -57,7 +57,7 @@ def change_optimizer(
             )
         return changes, reasons
     settings, source = _recipe(cfg, holder)
-    given = name_of(optimizer)
+    given = type_of(optimizer)
     reasons['optimizer'] = f'{source}, for 16 images a step, in place of {given} with {optimizer.get("lr")}'
     if by_layer:
         reasons['optimizer'] = (
@@ -102,7 +102,7 @@ def change_start(cfg: Config, path: tuple[str, ...]) -> tuple[dict[str, Any], di
             level['pretrained'] = None
             reasons['pretrained'] = 'the base names weights of the old backbone'
         init = part.get('init_cfg')
-        if isinstance(init, dict) and name_of(init) == 'Pretrained':
+        if isinstance(init, dict) and type_of(init) == 'Pretrained':
             level['init_cfg'] = None
             reasons['init_cfg'] = (
                 "the base's checkpoint holds the old backbone, and Twins would not load weights of its own"
@@ -115,7 +115,7 @@ def _recipe(cfg: Config, holder: Mapping[str, Any]) -> tuple[dict[str, Any], str
     if 'decode_head' in holder:
         heads = holder['decode_head']
         first = heads[0] if isinstance(heads, list | tuple) else heads
-        return FPN if name_of(first) == 'FPNHead' else UPERNET
+        return FPN if type_of(first) == 'FPNHead' else UPERNET
     if (cfg.get('train_cfg') or {}).get('max_epochs', 0) >= LONG_EPOCHS:
         return LONG
     return TWO_STAGE if 'roi_head' in holder else ONE_STAGE

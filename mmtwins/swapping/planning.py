@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
 
-from ..models.backbone import TwinsBackbone
-from .consumers import Edits, change_consumers
+from ..engine.config_sections import type_of
+from ..engine.model import build_on_meta
+from .consumers import Edits, change_consumers, plain
 from .features import Feature, measure_backbone
 from .optimizers import change_optimizer, change_start
-from .refusing import CannotSwap, check_holder, check_model, name_of
+from .refusing import CannotSwap, check_holder, check_model
 from .running import check_runs
 from .stages import STRIDES, architecture, choose_stages
 
@@ -95,7 +95,7 @@ def plan_swap(cfg: Config, arch: str) -> Plan:
         settings['out_indices'] = stages
     if old_backbone.get('with_cp'):
         settings['with_cp'] = True
-    backbone = _build(settings)
+    backbone: Any = build_on_meta(cfg, settings)
     weights = dict(type='Pretrained', checkpoint=f'imagenet:{arch.partition("-")[0]}-{size}')
     changes, reasons = change_start(cfg, path)
     inner = _at(changes, path)
@@ -131,19 +131,10 @@ def _find_holder(model: Mapping[str, Any]) -> tuple[tuple[str, ...], Mapping[str
     raise CannotSwap('it has no backbone of its own: no part of the model is called backbone')
 
 
-def _build(settings: dict[str, Any]) -> TwinsBackbone:
-    import torch
-
-    from .. import models  # noqa: F401  # registers the classes
-
-    with torch.device('meta'):
-        return MODELS.build(dict(settings))
-
-
 def _describe(backbone: Mapping[str, Any], old: list[Feature], new: list[Feature]) -> str:
     """What the new backbone replaces, and which options are lost."""
     text = (
-        f'in place of {name_of(backbone)}, whose maps have {_listed(f.channels for f in old)} channels '
+        f'in place of {type_of(backbone)}, whose maps have {_listed(f.channels for f in old)} channels '
         f'at stride {_listed(f.stride for f in old)}'
     )
     if [f.stride for f in old] != [f.stride for f in new]:
@@ -169,7 +160,7 @@ def _change_images(
         if not i and cfg.model.get('data_preprocessor'):
             continue
         while isinstance(processor, dict):
-            change = {key: value for key, value in IMAGENET.items() if _plain(processor.get(key)) != value}
+            change = {key: value for key, value in IMAGENET.items() if plain(processor.get(key)) != value}
             if 'data_preprocessor' in processor:  # for several branches; the inner one normalises
                 change = {}
             elif not is_segmentor and (processor.get('pad_size_divisor') or 1) % PAD:
@@ -213,7 +204,3 @@ def _apply(changes: Mapping[Any, Any], target: Any) -> None:
                 value.pop('_delete_', None)
                 value = ConfigDict(value)
             target[key] = value
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..engine.config_sections import type_of
+
 
 class CannotSwap(ValueError):
     """A model cannot take a Twins backbone; the message gives the reason."""
@@ -34,12 +36,6 @@ METHODS = {
 TEXT = ('language_model', 'text_encoder')
 
 
-def name_of(part: Mapping[str, Any]) -> str:
-    """The name of the class that a part of a config builds, without its library."""
-    kind = part.get('type')
-    return (kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))).rpartition('.')[2]
-
-
 def check_model(model: Mapping[str, Any]) -> None:
     """Refuse models that encode images and text together, and models of other libraries.
 
@@ -53,9 +49,9 @@ def check_model(model: Mapping[str, Any]) -> None:
         for key in TEXT:
             if isinstance(part.get(key), Mapping):
                 raise CannotSwap(
-                    f'it is a text-image model: {key} ({name_of(part[key])}) was trained together with the backbone'
+                    f'it is a text-image model: {key} ({type_of(part[key])}) was trained together with the backbone'
                 )
-    if name_of(model) == 'Detectron2Wrapper':
+    if type_of(model) == 'Detectron2Wrapper':
         raise CannotSwap('Detectron2 builds the detector, not MMDetection')
 
 
@@ -68,17 +64,17 @@ def check_holder(holder: Mapping[str, Any]) -> None:
     Raises:
         CannotSwap: With the reason.
     """
-    reason = METHODS.get(name_of(holder['backbone']))
+    reason = METHODS.get(type_of(holder['backbone']))
     if reason:
         raise CannotSwap(reason)
     for key, part in holder.items():
         if isinstance(part, Mapping) and isinstance(part.get('shared_head'), Mapping):
             raise CannotSwap(
-                f'{key} owns the last stage of a ResNet (shared_head={name_of(part["shared_head"])}, a C4 head): take the '
+                f'{key} owns the last stage of a ResNet (shared_head={type_of(part["shared_head"])}, a C4 head): take the '
                 'config with FPN'
             )
         if isinstance(part, Mapping) and isinstance(part.get('rfp_backbone'), Mapping):
-            raise CannotSwap(f'{key} ({name_of(part)}) holds a backbone of its own and calls the other a second time')
+            raise CannotSwap(f'{key} ({type_of(part)}) holds a backbone of its own and calls the other a second time')
 
 
 def _parts(part: Any) -> Iterator[Mapping[str, Any]]:

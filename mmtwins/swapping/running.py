@@ -1,6 +1,8 @@
 """See whether a model runs, from its images to the outputs of its heads, on tensors without values."""
 
 import copy
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from mmengine.config import Config
@@ -52,8 +54,5 @@ def _problem(cfg: Config, path: tuple[str, ...]) -> str | None:
 
 
 def _part(cfg: Config, path: tuple[str, ...]) -> Config:
-    part: Any = cfg
-    for key in path:
-        part = part[key]
-    part = copy.deepcopy(part)  # the classes of MMDetection change what they are built from
+    part: Any = copy.deepcopy(reduce(getitem, path, cfg))  # the classes of MMDetection change what they are built from
     return Config(dict(model=part, default_scope=cfg.get('default_scope')))

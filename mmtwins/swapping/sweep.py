@@ -1,25 +1,24 @@
 """Swap the backbone of one config of every folder of MMSegmentation and MMDetection, and try the result."""
 
 import json
-import logging
-import multiprocessing
-import os
 import re
-import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from functools import reduce
 from importlib import import_module
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
+from ..datasets.isolation import run_isolated
 from ..engine.config import load_config
+from ..engine.config_sections import type_of
 from .planning import plan_swap
-from .refusing import name_of
 from .running import count_macs
 from .trying import SIDES, Trial, try_model
 from .writing import write_config
@@ -90,12 +89,10 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
         trial = _try_sides(swapped, plan.path)
     except Exception as error:
         return dict(_failure(error, 'failed'), trace=traceback.format_exc().splitlines()[-12:])
-    holder: Any = cfg
-    for key in plan.path:
-        holder = holder[key]
+    holder: Any = reduce(getitem, plan.path, cfg)
     macs = count_macs(swapped, plan.path, *COUNTED[cfg.default_scope])
     return dict(
-        state='works', old=name_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
+        state='works', old=type_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
     )
 
 
@@ -136,28 +133,10 @@ def _best(library: str, folder: str, arch: str) -> dict[str, Any]:
 
 
 def _in_a_process(base: str, arch: str) -> dict[str, Any]:
-    """The result of a config, tried in a forked process of its own with a time limit."""
-    context = multiprocessing.get_context('fork')
-    receiver, sender = context.Pipe(duplex=False)
-
-    def work() -> None:
-        with open(os.devnull, 'w') as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-        signal.alarm(SECONDS)  # ends the process even if its parent is killed
-        logging.disable(logging.CRITICAL)
-        sender.send(try_config(base, arch))
-
-    process = context.Process(target=work, daemon=True)
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv() if receiver.poll(SECONDS) else dict(state='failed', reason=f'not done in {SECONDS} s')
-    except EOFError:
-        return dict(state='failed', reason='the process died')
-    finally:
-        process.kill()
-        process.join()
+    """The result of a config, tried in a process of its own with a time limit."""
+    found = run_isolated(lambda base: try_config(base, arch), base, SECONDS)
+    died = found.failure.startswith('ends the process')
+    return found.value or dict(state='failed', reason='the process died' if died else found.failure)
 
 
 def _candidates(library: str, folder: str) -> list[str]:

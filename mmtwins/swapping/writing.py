@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from textwrap import wrap
 from typing import Any
 
@@ -41,7 +43,7 @@ def write_lazy_config(plan: Plan, base: str, arch: str) -> str:
     Returns:
         A pure-Python (lazy) config.
     """
-    kind = _at(plan.changes, plan.path)['backbone']['type']
+    kind = reduce(getitem, plan.path, plan.changes)['backbone']['type']
     changes = {key: value for key, value in plan.changes.items() if key != 'custom_imports'}
     lines = [*_heading(base, arch), 'from mmengine.config import read_base', '', f'from mmtwins import {kind}', '']
     lines += ['with read_base():', f'    from {base} import *', '']
@@ -208,9 +210,3 @@ def _comment(key: str, value: Any, reasons: dict[str, str], indent: int) -> list
     text = reasons.pop(key)
     margin = ' ' * indent + '# '
     return wrap(f'{text[0].upper()}{text[1:]}.', WIDTH, initial_indent=margin, subsequent_indent=margin)
-
-
-def _at(changes: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-    for key in path:
-        changes = changes[key]
-    return changes

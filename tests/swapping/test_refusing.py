@@ -4,7 +4,8 @@ import pytest
 
 import mmtwins
 from mmtwins.engine.config import load_config
-from mmtwins.swapping.refusing import METHODS, CannotSwap, name_of
+from mmtwins.engine.config_sections import type_of
+from mmtwins.swapping.refusing import METHODS, CannotSwap
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -40,6 +41,6 @@ def test_a_config_without_a_model_and_an_unknown_architecture_are_refused() -> N
 
 
 def test_names_are_those_of_classes_without_their_library() -> None:
-    assert name_of(dict(type='mmpretrain.ResNet')) == 'ResNet'
-    assert name_of(dict(type=mmtwins.TwinsSVTBackbone)) == 'TwinsSVTBackbone'
+    assert type_of(dict(type='mmpretrain.ResNet')) == 'ResNet'
+    assert type_of(dict(type=mmtwins.TwinsSVTBackbone)) == 'TwinsSVTBackbone'
     assert all(reason.startswith('its backbone is the method: ') for reason in METHODS.values())
