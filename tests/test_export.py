@@ -60,7 +60,14 @@ def fresh_compiler():
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.parametrize('kwargs', [TWO_STAGES, dict(with_cp=True, **ONE_STAGE), TWO_STAGES_OF_PCPVT])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(with_cp=True, **ONE_STAGE),
+        pytest.param(TWO_STAGES, marks=pytest.mark.slow),
+        pytest.param(TWO_STAGES_OF_PCPVT, marks=pytest.mark.slow),
+    ],
+)
 def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
     model = make_tiny(**kwargs)
     counter = CompileCounterWithBackend('aot_eager')
@@ -74,7 +81,8 @@ def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@pytest.mark.parametrize('kwargs', [ONE_STAGE, pytest.param(TWO_STAGES, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('kwargs', [ONE_STAGE, TWO_STAGES])
 def test_compiles_to_one_graph_for_all_sizes(kwargs: dict) -> None:
     model = make_tiny(**kwargs)
     counter = CompileCounterWithBackend('aot_eager')

@@ -58,7 +58,9 @@ def functions_of_a_detector() -> dict[str, tuple[Any, str]]:
     ('recipe', 'library', 'faults'),
     [
         (MASK_RCNN, 'mmtwins', set()),
-        (MASK_RCNN, 'mmdet', {'anchors', 'box decoding', 'proposals', 'levels of RoIs'}),
+        pytest.param(
+            MASK_RCNN, 'mmdet', {'anchors', 'box decoding', 'proposals', 'levels of RoIs'}, marks=pytest.mark.slow
+        ),
         (RETINANET, 'mmtwins', set()),
         (RETINANET, 'mmdet', {'focal loss'}),  # of rounded probabilities; mmcv's kernel for GPUs rounds more
     ],

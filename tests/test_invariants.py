@@ -35,6 +35,10 @@ LINEAR_LAYERS = ('qkv', 'q', 'kv', 'proj', 'fc1', 'fc2')
 FAMILIES = ['svt-meituan', 'pcpvt']
 
 every_variant = pytest.mark.parametrize('variant', VARIANTS)
+# For the compiler, a window padding is a different constant.
+compiled_variants = pytest.mark.parametrize(
+    'variant', [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 both_families = pytest.mark.parametrize('variant', FAMILIES)
 every_size = pytest.mark.parametrize('size', SIZES, ids=lambda size: '{}x{}'.format(*size))
 
@@ -370,7 +374,7 @@ def test_the_older_onnx_exporter(variant: str, size: tuple[int, int], tmp_path: 
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@every_variant
+@compiled_variants
 def test_compiles_to_one_graph(variant: str) -> None:
     torch._dynamo.reset()
     model = make_backbone(variant)
@@ -382,7 +386,7 @@ def test_compiles_to_one_graph(variant: str) -> None:
 
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
-@every_variant
+@compiled_variants
 @pytest.mark.skipif(not hasattr(torch.export, 'Dim'), reason='needs a torch whose export takes Dim')
 def test_exports_one_program_for_all_sizes(variant: str) -> None:
     model, dynamic = make_backbone(variant), torch.export.Dim.DYNAMIC

@@ -203,6 +203,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     assert all(re.search(rf'\| +{name} +\|', reported) for name in cfg.classes)
 
 
+@pytest.mark.slow
 def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
     own: Path, toy_data: Path, call_tool: CallTool, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Seeded mutations of data and configs: each ends in a sentence that names file and remedy, or is harmless.
 
-60 cases by default; ``FUZZ_CASES=1000`` runs more. A case is its seed: ``FUZZ_FIRST=123 FUZZ_CASES=1`` runs one again.
+20 cases by default; ``FUZZ_CASES=1000`` runs more. A case is its seed: ``FUZZ_FIRST=123 FUZZ_CASES=1`` runs one again.
 """
 
 import os
@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
-FIRST, NUMBER = int(os.environ.get('FUZZ_FIRST', '0')), int(os.environ.get('FUZZ_CASES', '60'))
+FIRST, NUMBER = int(os.environ.get('FUZZ_FIRST', '0')), int(os.environ.get('FUZZ_CASES', '20'))
 BLOCK = 20  # cases of one test: a block is what processes of pytest-xdist share
 
 

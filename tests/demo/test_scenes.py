@@ -73,6 +73,7 @@ def test_small_parts_are_other_in_both():
     assert _without_small_parts(mask).sum() == 15 * 15 + 16
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_give_the_classes(record_property):
     """A 32 x 32 x 32-bin RGB histogram with the majority class per bin stays below 0.45 mIoU on held-out scenes."""
 

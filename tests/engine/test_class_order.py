@@ -177,6 +177,7 @@ def test_a_checkpoint_is_tested_in_its_own_order(
         assert [one['category_id'] for one in found] == [one['category_id'] for one in plain[1]]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_its_order(
     toy_data: Path, shuffled: Path, checkpoints: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return drawn
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'detection'])
+@pytest.mark.parametrize('task', ['segmentation', pytest.param('detection', marks=pytest.mark.slow)])
 def test_a_training_is_the_same_to_the_bit_with_pictures(
     task: str, toy_data: Path, tmp_path: Path, examples: list[dict]
 ) -> None:

@@ -63,8 +63,15 @@ def small_config(task: str, data: Path, work_dir: Path, by_epoch: bool, workers:
     return cfg
 
 
-@pytest.mark.parametrize('by_epoch', [False, True])
-@pytest.mark.parametrize('task', ['segmentation', 'detection'])
+@pytest.mark.parametrize(
+    ('task', 'by_epoch'),
+    [
+        ('segmentation', False),
+        ('detection', True),
+        pytest.param('segmentation', True, marks=pytest.mark.slow),
+        pytest.param('detection', False, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_with_other_workers(task: str, by_epoch: bool, toy_data: Path, tmp_path: Path) -> None:
     last = f'iter_{6 if by_epoch else 4}.pth'
     build_runner(small_config(task, toy_data, tmp_path / 'whole', by_epoch, workers=0)).train()

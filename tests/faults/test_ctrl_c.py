@@ -101,6 +101,7 @@ def test_while_torch_is_imported(command: list[str], tmp_path: Path) -> None:
     assert process.returncode == 130 and not output, output
 
 
+@pytest.mark.slow
 def test_a_training_is_saved_and_continues(toy_data: Path, call_tool: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip('mmseg')
     (config,) = (ROOT / 'configs' / 'toy').glob('upernet*.py')

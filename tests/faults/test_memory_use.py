@@ -27,7 +27,7 @@ def growth(first: Use, last: Use) -> tuple[int, int]:
 
 
 @pytest.mark.filterwarnings('ignore')  # pytest keeps each
-@pytest.mark.parametrize('leaks', [False, True])
+@pytest.mark.parametrize('leaks', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_training_keeps_nothing(leaks: bool, toy_data: Path, tmp_path: Path) -> None:
     cfg = make_config(toy_data, tmp_path, iterations=12, interval=4)
     cfg.custom_hooks += [dict(type='KeepHook')] * leaks

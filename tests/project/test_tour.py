@@ -78,6 +78,7 @@ def text_of(tour: Any, word: str) -> str:
     return ''.join(output.text for output in cell.outputs if output.output_type == 'stream')
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_shows_what_it_says(executed: tuple[Any, Path]) -> None:
     tour, folder = executed
     cells = [cell for cell in tour.cells if cell.cell_type == 'code']

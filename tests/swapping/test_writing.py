@@ -15,8 +15,9 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
 MAE = 'mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
+OCRNET = 'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py'
 BASES = (
-    'mmseg::ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',  # a list of heads
+    pytest.param(OCRNET, marks=pytest.mark.slow),  # a list of heads
     'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',  # AdamW with rules
     'mmdet::dyhead/atss_r50-caffe_fpn_dyhead_1x_coco.py',  # a list of necks
     pytest.param(MAE, marks=pytest.mark.slow),  # a neck that goes, rates by layer

@@ -82,7 +82,9 @@ def test_killed_interrupted_and_completed(call_tool, tmp_path):
     assert processes_using(work) == []
     segmentation = (work / 'segmentation/iter_8.pth').stat().st_mtime_ns
 
-    output = run_to_the_end(tmp_path, work, arguments)
+    code, output = finish(start(tmp_path, *arguments))
+    assert code == 0, output
+    check_results(work, output)
     assert 'already trained' in output
     assert (work / 'segmentation/iter_8.pth').stat().st_mtime_ns == segmentation
 
@@ -90,7 +92,9 @@ def test_killed_interrupted_and_completed(call_tool, tmp_path):
 def test_completed_and_called_again(call_tool, tmp_path):
     work = tmp_path / 'results'
     arguments = ['--work-dir', str(work), '--data-root', str(tmp_path / 'toy')]
-    run_to_the_end(tmp_path, work, arguments)
+    first = call_tool('demo.py', '--tiny', *arguments)
+    assert first.returncode == 0, first.stderr
+    check_results(work, first.stdout)
     before = {path: path.stat().st_mtime_ns for path in work.rglob('*.p*')}
     again = call_tool('demo.py', '--tiny', *arguments)
     assert again.returncode == 0 and 'complete already' in again.stdout and '--fresh' in again.stdout
@@ -102,10 +106,8 @@ def test_completed_and_called_again(call_tool, tmp_path):
     assert other.returncode == 1 and '--fresh' in other.stderr and 'Traceback' not in other.stderr
 
 
-def run_to_the_end(folder, work, arguments):
-    """Run a demo that ends; returns what it printed, after a look at its results."""
-    code, output = finish(start(folder, *arguments))
-    assert code == 0, output
+def check_results(work, output):
+    """Of a demo that ended, and what it printed."""
     results = json.loads((work / 'results.json').read_text())
     for task, metrics in (
         ('segmentation', ['mIoU', 'mAcc', 'aAcc']),
@@ -118,7 +120,6 @@ def run_to_the_end(folder, work, arguments):
         assert trained['meta']['iter'] == 8
     for path in results['paths'].values():
         assert Path(path).is_file() and Path(path).name in output
-    return output
 
 
 def test_fresh_deletes_only_runs_of_the_demo(call_tool, tmp_path):

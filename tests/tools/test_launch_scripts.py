@@ -99,6 +99,7 @@ def test_torchrun_is_told_to_hand_on_the_signal_of_batch_systems(
     assert args.signals_to_handle == signals
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_and_is_named(tmp_path: Path) -> None:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip('needs a PyTorch with gloo')

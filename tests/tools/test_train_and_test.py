@@ -45,7 +45,7 @@ def options(data_root: Path, max_iters: int = 2, **kwargs) -> list[str]:
     return ['--cfg-options', *(f'{key}={value}' for key, value in settings.items())]
 
 
-@pytest.fixture(scope='module', params=['segmentation', 'detection'])
+@pytest.fixture(scope='module', params=['segmentation', pytest.param('detection', marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> tuple:
     """(config, data root, work directory after two iterations, a fresh folder)"""
     config, data = (SEG_CONFIG, 'ade') if request.param == 'segmentation' else (DET_CONFIG, 'coco')
@@ -245,6 +245,7 @@ def test_test_evaluates_paints_and_writes_predictions(trained: tuple, call_tool:
         assert 1 <= labels.min() <= labels.max() <= num_classes  # as in the annotations, where 0 is other
 
 
+@pytest.mark.slow
 def test_published_config_loses_syncbn_without_distribution_and_tests_at_several_scales(
     toy_data: Path, call_tool: CallTool, tmp_path: Path
 ) -> None:

@@ -246,7 +246,9 @@ def test_predictions_need_heads_unless_a_bare_backbone_is_allowed() -> None:
         check_heads(fit)
 
 
-@pytest.mark.parametrize('fmt', FORMATS)
+@pytest.mark.parametrize(
+    'fmt', ['native', *(pytest.param(fmt, marks=pytest.mark.slow) for fmt in FORMATS if fmt != 'native')]
+)
 def test_every_missing_truncated_or_scalar_tensor_is_refused(fmt: str) -> None:
     weights, expected = from_native(random_weights(make_tiny()), fmt), make_tiny().state_dict()
     for name, value in weights.items():

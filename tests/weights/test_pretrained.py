@@ -192,6 +192,7 @@ def test_a_hub_file_without_a_pin_is_checked_against_what_the_hub_states(hub: Se
         source.fetch()
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_fetch_once(sources: tuple, hub: Server, tmp_path: Path) -> None:
     hub.delay = 0.5
     code = (
