@@ -1,16 +1,13 @@
 """Parsers of the commands: names of programs, brackets in help, and help without rich-argparse."""
 
 import argparse
-import subprocess
+import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
 from mmtwins.commands import parsing, predict
 from mmtwins.commands.parsing import new_parser, parse, parser_of, refuse
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -39,15 +36,16 @@ def test_brackets_and_literals_in_help(capsys: pytest.CaptureFixture) -> None:
         assert part in text
 
 
-def test_help_without_rich_argparse() -> None:
-    code = (
-        'import sys; sys.modules["rich_argparse"] = None; sys.argv = ["mmtwins"];'
-        'from mmtwins.commands.entry import main; main(["predict", "--help"])'
-    )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('usage: mmtwins predict ')
-    assert predict.EXAMPLE in done.stdout
+def test_help_without_rich_argparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'rich_argparse', None)
+    monkeypatch.setattr(sys, 'argv', ['mmtwins'])
+    spec = importlib.util.spec_from_file_location('mmtwins.commands.plain_parsing', parsing.__file__)
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    assert plain.FORMATTER is not parsing.FORMATTER
+    text = plain.parser_of('predict').format_help()
+    assert text.startswith('usage: mmtwins predict ')
+    assert predict.EXAMPLE in text
 
 
 def test_with_rich_argparse_help_is_rich() -> None:
