@@ -1,4 +1,4 @@
-"""Data-parallel training on two gloo processes: ``python fsdp_cases.py RANK STORE OUT`` runs every case of :data:`CASES`.
+"""Data-parallel training on two gloo processes: ``python fsdp_cases.py RANK STORE OUT CASES`` runs pairs of variant and case.
 
 Each case takes a function that makes a model, so that a model of plain layers can stand in for a backbone: where PyTorch
 itself fails on that too, the case says so. A line of OUT per case: the variant, the name, and
@@ -8,7 +8,6 @@ itself fails on that too, the case says so. A line of OUT per case: the variant,
 import copy
 import functools
 import io
-import itertools
 import json
 import logging
 import sys
@@ -300,13 +299,14 @@ class Processes:
         return '\n'.join(f'rank {rank}: {failure}' for rank, failure in enumerate(failures) if failure)
 
 
-def main(rank: str, file: str, out: str, variants: str) -> None:
+def main(rank: str, file: str, out: str, cases: str) -> None:
     warnings.simplefilter('ignore')
     logging.disable()
     torch.set_num_threads(1)
     processes = Processes(int(rank), file)
     with open(out, 'w') as results:
-        for variant, (name, case) in itertools.product(variants.split(','), CASES.items()):
+        for variant, name in json.loads(cases):
+            case = CASES[name]
             result = processes.run(f'{variant} {name}', case, functools.partial(make_backbone, variant))
             if result and (control := processes.run(f'{variant} {name} control', case, PlainModel)):
                 result = f'PyTorch fails with plain layers too: {control}; {result}'

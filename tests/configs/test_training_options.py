@@ -131,6 +131,7 @@ def count_kept_bytes(runner: Runner) -> int:
     return sum(kept.values())
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_saves_memory_and_changes_no_step(toy_data: Path, tmp_path: Path) -> None:
     path = config('recompute')
     recomputed, runner = train(path, toy_data, tmp_path / 'a')
