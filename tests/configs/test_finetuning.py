@@ -263,6 +263,7 @@ def test_imagenet_weights_take_the_place_of_a_whole_model(name: str, tiny: dict,
             assert torch.equal(value, classifier[name]), name
 
 
+@pytest.mark.slow
 def test_configs_are_the_same_outside_the_checkout_with_an_installed_package(own: Path, tmp_path: Path) -> None:
     site = tmp_path / 'site'
     shutil.copytree(REPOSITORY / 'mmtwins', site / 'mmtwins', ignore=shutil.ignore_patterns('__pycache__', '.mim'))

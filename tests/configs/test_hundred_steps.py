@@ -29,6 +29,7 @@ def test_a_hundred_steps_in_float64_are_those_of_the_plain_reference(family: str
         torch.testing.assert_close(ours.weights[name], value, rtol=0, atol=100 * unit, msg=name)
 
 
+@pytest.mark.slow
 @both_lengths
 def test_a_hundred_steps_in_float32_differ_by_the_rounding_of_float32_alone(steps: int) -> None:
     """The control is the plain reference in float32, which rounds in other places than the recipe.

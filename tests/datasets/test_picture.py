@@ -29,7 +29,7 @@ def count(image: np.ndarray, colour: tuple[int, int, int], slack: int = 3) -> in
     return int((np.abs(image - np.array(colour)) <= slack).all(-1).sum())
 
 
-@pytest.mark.parametrize('name', ['coco', 'ade'])
+@pytest.mark.parametrize('name', ['coco', pytest.param('ade', marks=pytest.mark.slow)])
 def test_classes_have_bars_and_samples_their_colours(name: str, small_data: Path, tmp_path: Path) -> None:
     cfg = load_config(str(small_data / f'{name}.py'))
     palette = [(230, 0, 0), (0, 160, 0), (0, 0, 230), (200, 0, 200)][: 3 if name == 'coco' else 4]
@@ -69,7 +69,9 @@ def spoil_everything(content: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    'change', [spoil_everything, lambda content: content.update(annotations=[])], ids=['all', 'none']
+    'change',
+    [spoil_everything, pytest.param(lambda content: content.update(annotations=[]), marks=pytest.mark.slow)],
+    ids=['all', 'none'],
 )
 def test_wrong_data_are_drawn_too(change: Callable, spoil_coco: Spoil, tmp_path: Path) -> None:
     assert draw(spoil_coco(change), tmp_path / 'a.png').std() > 10
@@ -82,6 +84,7 @@ def test_nothing_is_drawn_where_nothing_can_be_read(spoil_coco: Spoil, tmp_path:
     assert not (tmp_path / 'a.png').exists()
 
 
+@pytest.mark.slow
 def test_many_classes_and_no_palette(spoil_labels: Spoil, tmp_path: Path) -> None:
     names = [f'class {i}' for i in range(30)]
     cfg = spoil_labels(lambda root: None, **{'train_dataloader.dataset.metainfo': dict(classes=names, palette=[])})

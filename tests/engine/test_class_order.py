@@ -139,7 +139,8 @@ WORKERS = {
 
 
 @pytest.mark.parametrize(('splits', 'options'), [
-    (('val',), {}), (('train', 'val'), WORKERS), pytest.param(('train', 'val'), {}, marks=pytest.mark.slow),
+    (('train', 'val'), WORKERS),
+    *(pytest.param(splits, {}, marks=pytest.mark.slow) for splits in (('val',), ('train', 'val'))),
 ])  # fmt: skip
 def test_the_order_of_classes_is_that_of_the_checkpoint(
     splits: tuple[str, ...],

@@ -97,8 +97,8 @@ def last(work_dir: Path) -> Path:
 
 
 @pytest.mark.parametrize(('kind', 'world_size'), [
-    ('DDP', 2), ('FSDP', 2),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in [('DDP', 4), ('FlexibleRunner', 2), ('FSDP', 4)]),
+    ('FSDP', 2),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [('DDP', 2), ('DDP', 4), ('FlexibleRunner', 2), ('FSDP', 4)]),
 ])  # fmt: skip
 def test_killed_and_signalled_trainings_end_as_an_uninterrupted_one(kind: str, world_size: int, tmp_path: Path) -> None:
     reference, work_dir, options = tmp_path / 'reference', tmp_path / 'work', KINDS[kind]

@@ -266,7 +266,7 @@ def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel
 
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo')
-@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: Path) -> None:
     x, grads = torch.randn(2, 3, 96, 128), []
     dist.init_process_group('gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1)

@@ -92,6 +92,7 @@ def test_every_cell_runs_and_shows_what_it_says(executed: tuple[Any, Path]) -> N
             assert len(list((folder / 'data' / kind / split).glob('*.png'))) == number
 
 
+@pytest.mark.slow
 def test_the_model_learns_the_images_that_the_notebook_draws(executed: tuple[Any, Path]) -> None:
     """Always saying `table` would reach less than 30 percent."""
     _, folder = executed
@@ -105,6 +106,7 @@ def test_the_model_learns_the_images_that_the_notebook_draws(executed: tuple[Any
     assert torch.load(checkpoint, weights_only=True)['meta']['dataset_meta']['classes'] == ('table', 'coin', 'brick')
 
 
+@pytest.mark.slow
 def test_the_exported_model_predicts_as_in_pytorch(executed: tuple[Any, Path]) -> None:
     tour, _ = executed
     found = re.fullmatch(

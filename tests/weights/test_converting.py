@@ -70,7 +70,11 @@ def test_features_equal_those_of_mmseg(family: type[TwinsBackbone], qkv_bias: bo
 @pytest.mark.parametrize('fmt', FORMATS)
 @pytest.mark.parametrize(
     ('family', 'arch'),
-    [(TwinsSVTBackbone, a) for a in ARCHITECTURES] + [(TwinsPCPVTBackbone, a) for a in PCPVT_ARCHITECTURES],
+    [
+        pytest.param(family, arch, marks=() if arch == 'small' else pytest.mark.slow)
+        for family, names in ((TwinsSVTBackbone, ARCHITECTURES), (TwinsPCPVTBackbone, PCPVT_ARCHITECTURES))
+        for arch in names
+    ],
 )
 def test_round_trip_of_every_architecture_is_bit_identical(family: type, arch: str, fmt: str) -> None:
     with torch.device('meta'):
