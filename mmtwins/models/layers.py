@@ -134,22 +134,23 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def check_images(x: Tensor, in_channels: int, min_side: int) -> None:
+COLOURS = "set in_channels, or load grey images with color_type='color'"
+
+
+def check_images(x: Tensor, in_channels: int, min_side: int, remedy: str = COLOURS) -> None:
     """Refuse what is no batch of images that a backbone can take.
 
     Args:
         x: Images, (B, in_channels, H, W).
         in_channels: Channels of an image.
         min_side: Smallest height and width, in pixels.
+        remedy: What to do about another number of channels.
 
     Raises:
         ValueError: They are too small or have another number of channels.
     """
     if x.dim() != 4 or x.shape[1] != in_channels:
-        raise ValueError(
-            f'expected images of shape (B, {in_channels}, H, W), got {tuple(x.shape)}: set in_channels, or '
-            "load grey images with color_type='color'"
-        )
+        raise ValueError(f'expected images of shape (B, {in_channels}, H, W), got {tuple(x.shape)}: {remedy}')
     if min(x.shape[2:]) < min_side:
         raise ValueError(
             f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
