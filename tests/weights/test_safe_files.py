@@ -32,7 +32,7 @@ def test_hostile_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         read_file(tmp_path / 'hostile.pth', is_remote=True)
     with (
-        pytest.raises(ValueError, match='checkpoint NAME is refused: besides weights it holds .*mkdir'),
+        pytest.raises(ValueError, match=r'checkpoint NAME is refused: besides weights it holds .*mkdir'),
         saying_damage('NAME'),
     ):
         read_file(tmp_path / 'hostile.pth', is_remote=True)
@@ -41,10 +41,10 @@ def test_hostile_and_damaged_files(tmp_path: Path) -> None:
     content = bytearray((tmp_path / 'whole.pth').read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / 'flipped.pth').write_bytes(content)
-    with pytest.raises(ValueError, match='flipped.pth cannot be read: .*Get it again'):
+    with pytest.raises(ValueError, match=r'flipped.pth cannot be read: .*Get it again'):
         read_file(tmp_path / 'flipped.pth', is_remote=True)
     (tmp_path / 'cut.safetensors').write_bytes(b'123456789')
-    with pytest.raises(ValueError, match='cut.safetensors cannot be read, it is incomplete or damaged'):
+    with pytest.raises(ValueError, match=r'cut.safetensors cannot be read, it is incomplete or damaged'):
         read_file(tmp_path / 'cut.safetensors')
 
 
@@ -54,5 +54,5 @@ def test_what_cannot_be_fetched_stays_an_oserror() -> None:
         saying_damage('NAME', is_remote=True),
     ):
         raise OSError('no route')
-    with pytest.raises(ValueError, match='checkpoint NAME cannot be read, .*OSError: no route'), saying_damage('NAME'):
+    with pytest.raises(ValueError, match=r'checkpoint NAME cannot be read, .*OSError: no route'), saying_damage('NAME'):
         raise OSError('no route')
