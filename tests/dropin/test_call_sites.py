@@ -4,7 +4,9 @@ Each takes the function that builds the model, so that the same lines run with o
 What they need to change is in docs/migration.md.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -109,9 +111,8 @@ class CrowdCounter(nn.Module):
         super().__init__()
         self.depths = twins.depths
         self.pos_drops = twins.pos_drops
-        # The lines that a user adds, after a network of the same names was built here.
-        for part in ('patch_embeds', 'blocks', 'pos_block'):
-            setattr(self, part, getattr(twins, part))
+        # The line that a user adds, after a network of the same names was built here.
+        self.patch_embeds, self.blocks, self.pos_block = twins.patch_embeds, twins.blocks, twins.pos_block
         self.regression = nn.ModuleList(nn.Conv2d(dim, 1, 1) for dim in embed_dims[1:])
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
@@ -214,3 +215,11 @@ def test_encoders_of_flow_equal_timm(size: tuple[int, int], timm: ModuleType) ->
         close(one, other)
     assert ours.compute_params() == theirs.compute_params()
     close(ours.finer(x), theirs.finer(x))
+
+
+def test_the_page_changes_three_lines_at_most() -> None:
+    page = (Path(__file__).parents[2] / 'docs' / 'migration.md').read_text()
+    diffs = re.findall(r'^\*\*(\w+)\*\*,.*?```diff\n(.*?)```', page, re.DOTALL | re.MULTILINE)
+    assert [program for program, _ in diffs] == ['FlowFormer', 'VideoFlow', 'MemFlow', 'MVSFormer', 'CCTrans']
+    for program, diff in diffs:
+        assert 1 <= len([line for line in diff.splitlines() if line.startswith('+')]) <= 3, program
