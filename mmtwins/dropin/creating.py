@@ -65,7 +65,7 @@ def create_model(
         ValueError: A name or argument is wrong, or weights do not fit.
     """
     named = look_up(model_name)
-    if not isinstance(pretrained, bool):
+    if isinstance(pretrained, str | Path):
         raise ValueError(f'pretrained={pretrained!r}: give True or False; a file of weights goes into checkpoint_path')
     description = _describe(named, pretrained_cfg, pretrained_cfg_overlay)
     own = {key: description.pop(key) for key in OWN_WEIGHTS if key in description}

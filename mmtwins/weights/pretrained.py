@@ -45,6 +45,7 @@ class HubFile:
 
     def fetch(self) -> Path:
         """Fetch the file into the cache; raises OSError and the errors of huggingface_hub's HTTP library."""
+        import safetensors  # noqa: F401  # which reads the file
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         # One question first: hf_hub_download repeats its own for minutes where there is no network.
@@ -62,6 +63,7 @@ class HubFile:
 
     def _look_up(self) -> Path | None:
         try:
+            import safetensors  # noqa: F401  # which reads the file
             from huggingface_hub import try_to_load_from_cache
         except ImportError:
             return None
