@@ -2,8 +2,8 @@
 
 Importing this package registers its modules in MMEngine's root registries, which mmseg and mmdet fall back to. It makes
 ``_base_ = 'mmtwins::ade20k/NAME.py'`` work, and lets MMEngine read every checkpoint as weights only, see
-:mod:`mmtwins.weights.loading`. The import needs only torch and MMEngine; :func:`infer` and :func:`swap_backbone` are
-imported when first used.
+:mod:`mmtwins.weights.loading`. The import needs only torch and MMEngine; :func:`create_model`, :func:`infer` and
+:func:`swap_backbone` are imported when first used. Without MMEngine nothing is registered, and :func:`create_model` is there.
 
 The command ``mmtwins`` and the files of tools/ import torch only when they need it. They register the modules by importing
 :mod:`mmtwins.registration`.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
-__all__ = ['infer', 'swap_backbone']
+__all__ = ['create_model', 'infer', 'swap_backbone']
 
 
 def _starts_command() -> bool:
@@ -43,17 +43,31 @@ def _is_entry_point(program: str) -> bool:
         return False
 
 
-LAZY = {'infer': '.inference.predictor', 'swap_backbone': '.swapping.planning'}  # imported when first used
+def _has_mmengine() -> bool:
+    try:
+        import_module('mmengine')
+    except ImportError:
+        return False
+    return True
+
+
+LAZY = {  # imported when first used
+    'create_model': '.dropin.creating',
+    'infer': '.inference.predictor',
+    'swap_backbone': '.swapping.planning',
+}
 
 if TYPE_CHECKING:
+    from .dropin.creating import create_model
     from .inference.predictor import infer
     from .swapping.planning import swap_backbone
 
 if TYPE_CHECKING or not _starts_command():
-    from . import registration
-    from .registration import *
+    if TYPE_CHECKING or _has_mmengine():
+        from . import registration
+        from .registration import *
 
-    __all__ += registration.__all__
+        __all__ += registration.__all__
 elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C during the imports. Later, mmtwins.engine.arguments.readable_errors tells how to continue.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -63,6 +77,11 @@ def __getattr__(name: str) -> Any:
     if name in LAZY:
         return getattr(import_module(LAZY[name], __name__), name)
     if not name.startswith('_'):
+        if not _has_mmengine():
+            raise AttributeError(
+                f'mmtwins has no {name!r} here: all that it registers needs MMEngine, which cannot be imported: '
+                'pip install mmengine==0.10.7'
+            )
         registered = import_module('.registration', __name__)
         if name in registered.__all__:
             return getattr(registered, name)

@@ -23,6 +23,7 @@ ORDER = (
     'figures',
     'weights',
     'models',
+    'dropin',
     'datasets',
     'engine',
     'registration',
@@ -197,3 +198,35 @@ print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count
     outside, inside = done.stdout.splitlines()
     assert outside == 'outside mmtwins'
     assert inside == 'inside datasets engine models registration weights'
+
+
+def test_the_drop_in_needs_torch_alone() -> None:
+    """Weights of .pth files included; what is registered with MMEngine is missing with a reason."""
+    code = f"""
+import sys, tempfile
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {(*HEAVY, 'mmengine', 'addict', 'yaml', 'cv2', 'rich', 'termcolor')}:
+            raise ImportError(f'{{name}} is blocked')
+
+sys.meta_path.insert(0, Blocker())
+import torch
+import mmtwins
+from mmtwins.dropin import gvt, segmentation_gvt
+tiny = dict(embed_dims=(8, 16), depths=(2, 1), num_heads=(1, 2), mlp_ratios=(2, 2), sr_ratios=(8, 4), wss=(7, 7))
+model = mmtwins.create_model('twins_svt_small', **tiny).eval()
+with tempfile.NamedTemporaryFile(suffix='.pth') as file:
+    torch.save(model.state_dict(), file.name)
+    other = gvt.alt_gvt_large(checkpoint_path=file.name, **tiny).eval()
+x = torch.randn(1, 3, 32, 40)
+assert torch.equal(model(x), other(x))
+assert len(mmtwins.create_model('twins_svt_small', features_only=True, **tiny)(x)) == 2
+try:
+    mmtwins.TwinsSVTBackbone
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mmtwins has no 'TwinsSVTBackbone' here: all that it registers needs MMEngine")

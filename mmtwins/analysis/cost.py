@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, resolve_architecture
+from ..models.architectures import ARCHITECTURES, PCPVT_ARCHITECTURES, resolve_architecture
 from ..models.layers import MIN_INPUT_SIDE, map_sizes, patch_size
 from ..models.windows import num_windows, padding_attends, window_regions
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from ..models.backbone import ARCHITECTURES, resolve_architecture
+from ..models.architectures import ARCHITECTURES, resolve_architecture
 from ..models.layers import map_sizes
 from .cost import PUBLISHED_SR_RATIOS, best_window, gsa_cost, lsa_cost
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..models.backbone import ARCHITECTURES, TwinsSVTBackbone
+from ..models.architectures import ARCHITECTURES
+from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
 
 OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')

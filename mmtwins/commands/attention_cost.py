@@ -7,7 +7,7 @@ from pathlib import Path
 from ..engine.arguments import readable_errors
 from .bars import follow
 
-ARCHS = ('small', 'base', 'large')  # those of mmtwins.models.backbone.ARCHITECTURES, without its import of torch
+ARCHS = ('small', 'base', 'large')  # those of mmtwins.models.architectures.ARCHITECTURES, without its import of torch
 SIDES = (224, 512, 1024, 2048)
 
 

@@ -16,7 +16,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from ..weights.loading import CAN_ALLOW_TYPES, load_safely
+from ..weights.loading import load_safely
+from ..weights.safe_files import CAN_ALLOW_TYPES
 from ..weights.saving import find_damage, first_not_finite
 
 STATE = ('meta', 'state_dict', 'message_hub')  # what MMEngine's Runner resumes from

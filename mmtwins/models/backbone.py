@@ -3,34 +3,34 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..weights.applying import fit_on_load
-from . import fast_path
+from .architectures import (
+    ARCHITECTURES,
+    PCPVT_ARCHITECTURES,
+    check_choice,
+    check_out_indices,
+    check_per_stage,
+    check_rates,
+    is_sequence,
+    resolve_architecture,
+)
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from .block import TwinsBlock
-from .layers import MIN_INPUT_SIDE, PATCH_PADDINGS, PatchEmbed, PositionEncodingGenerator, patch_size, stage_stride
+from .block import TwinsBlock, recompute
+from .layers import (
+    MIN_INPUT_SIDE,
+    PATCH_PADDINGS,
+    PatchEmbed,
+    PositionEncodingGenerator,
+    check_images,
+    init_weights,
+    patch_size,
+    stage_stride,
+)
 from .windows import WINDOW_PADDINGS
-
-ARCHITECTURES = {
-    'small': dict(
-        embed_dims=(64, 128, 256, 512), depths=(2, 2, 10, 4), num_heads=(2, 4, 8, 16), mlp_ratios=(4, 4, 4, 4)
-    ),
-    'base': dict(
-        embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), mlp_ratios=(4, 4, 4, 4)
-    ),
-    'large': dict(
-        embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), mlp_ratios=(4, 4, 4, 4)
-    ),
-}
-PCPVT_ARCHITECTURES = {
-    name: dict(embed_dims=(64, 128, 320, 512), depths=depths, num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))
-    for name, depths in dict(small=(3, 4, 6, 3), base=(3, 4, 18, 3), large=(3, 8, 27, 3)).items()
-}
 
 
 class TwinsBackbone(BaseModule):
@@ -65,12 +65,12 @@ class TwinsBackbone(BaseModule):
         num_stages = len(dims)
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels={in_channels!r}: give the number of channels of an image, such as 3')
-        _check_choice('patch_padding', patch_padding, PATCH_PADDINGS)
-        _check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        _check_out_indices(out_indices, num_stages)
+        check_choice('patch_padding', patch_padding, PATCH_PADDINGS)
+        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        check_out_indices(out_indices, num_stages)
         if isinstance(norm_after_stage, bool):
             norm_after_stage = (norm_after_stage,) * num_stages
-        elif not _is_sequence(norm_after_stage) or len(norm_after_stage) != num_stages:
+        elif not is_sequence(norm_after_stage) or len(norm_after_stage) != num_stages:
             raise ValueError(
                 f'norm_after_stage={norm_after_stage!r}: give one bool, or one for each of {num_stages} stages'
             )
@@ -106,7 +106,7 @@ class TwinsBackbone(BaseModule):
             self.min_input_side = max(self.min_input_side, stage_stride(i) * sr_ratios[i])
             in_channels = dim
 
-        self.apply(_init_weights)
+        self.apply(init_weights)
         self._freeze_stages()
         fit_on_load(self)
 
@@ -122,7 +122,7 @@ class TwinsBackbone(BaseModule):
         Raises:
             ValueError: The image is too small or has another number of channels.
         """
-        self._check_input(x)
+        check_images(x, self.in_channels, self.min_input_side)
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
         stages: Iterator[Any]  # nn.ModuleList does not say what it holds
@@ -130,7 +130,7 @@ class TwinsBackbone(BaseModule):
         for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
             x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
             for j, block in enumerate(blocks):
-                x = self._checkpoint(block, x) if self.with_cp and x.requires_grad else block(x)
+                x = recompute(block, x) if self.with_cp and x.requires_grad else block(x)
                 if j == 0:
                     x = pos_block(x)
             x = norm(x)
@@ -138,12 +138,6 @@ class TwinsBackbone(BaseModule):
                 # mmcv's RoIAlign takes any memory for contiguous: channels-last maps would give wrong features.
                 features[i] = x.permute(0, 3, 1, 2).contiguous()
         return tuple(features[i] for i in self.out_indices)
-
-    @staticmethod
-    def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return checkpoint(block, x, use_reentrant=False)
-        return checkpoint(block, x, use_reentrant=False, context_fn=fast_path.checkpoint_contexts)
 
     def train(self, mode: bool = True) -> 'TwinsBackbone':
         """Set training mode; frozen stages stay in eval mode."""
@@ -156,18 +150,6 @@ class TwinsBackbone(BaseModule):
             for part in parts[: self.frozen_stages + 1]:
                 part.eval()
                 part.requires_grad_(False)
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'expected images of shape (B, {self.in_channels}, H, W), got {tuple(x.shape)}: set in_channels, or '
-                "load grey images with color_type='color'"
-            )
-        if min(x.shape[2:]) < self.min_input_side:
-            raise ValueError(
-                f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
-                f'{self.min_input_side} x {self.min_input_side} pixels; resize or pad it'
-            )
 
 
 @MODELS.register_module()
@@ -227,10 +209,10 @@ class TwinsSVTBackbone(TwinsBackbone):
     ) -> None:
         architecture = resolve_architecture(arch, ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
-        _check_per_stage('window_sizes', window_sizes, len(dims))
-        _check_per_stage('sr_ratios', sr_ratios, len(dims))
-        _check_choice('window_padding', window_padding, tuple(WINDOW_PADDINGS))
-        _check_rates(attn_drop_rate=attn_drop_rate)
+        check_per_stage('window_sizes', window_sizes, len(dims))
+        check_per_stage('sr_ratios', sr_ratios, len(dims))
+        check_choice('window_padding', window_padding, tuple(WINDOW_PADDINGS))
+        check_rates(attn_drop_rate=attn_drop_rate)
 
         def make_attention(i: int, j: int) -> nn.Module:
             rates = dict(attn_drop=attn_drop_rate, proj_drop=drop_rate)
@@ -289,8 +271,8 @@ class TwinsPCPVTBackbone(TwinsBackbone):
     ) -> None:
         architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
-        _check_per_stage('sr_ratios', sr_ratios, len(dims))
-        _check_rates(attn_drop_rate=attn_drop_rate)
+        check_per_stage('sr_ratios', sr_ratios, len(dims))
+        check_rates(attn_drop_rate=attn_drop_rate)
         super().__init__(
             architecture=architecture,
             make_attention=lambda i, _: GlobalSubsampledAttention(
@@ -307,69 +289,3 @@ class TwinsPCPVTBackbone(TwinsBackbone):
             frozen_stages=frozen_stages,
             init_cfg=init_cfg,
         )
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d):
-        height, width = module.kernel_size
-        fan_out = height * width * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-    else:
-        return  # LayerNorm starts as 1 and 0
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-def resolve_architecture(
-    arch: str | Mapping[str, Sequence], named: Mapping[str, Mapping[str, Sequence]]
-) -> Mapping[str, Sequence]:
-    """embed_dims, depths, num_heads and mlp_ratios, checked, one value per stage each."""
-    keys = ('embed_dims', 'depths', 'num_heads', 'mlp_ratios')
-    if isinstance(arch, str):
-        _check_choice('arch', arch, tuple(named))
-        arch = named[arch]
-    elif not isinstance(arch, Mapping) or set(arch) != set(keys):
-        given = list(arch) if isinstance(arch, Mapping) else arch
-        raise ValueError(f'arch={given!r}: give one of {", ".join(named)}, or a dict of exactly {keys}')
-    num_stages = len(arch['embed_dims']) if _is_sequence(arch['embed_dims']) else 0
-    for key in keys:
-        _check_per_stage(f'arch[{key!r}]', arch[key], num_stages, (int, float) if key == 'mlp_ratios' else (int,))
-    for dim, heads in zip(arch['embed_dims'], arch['num_heads'], strict=True):
-        if dim % heads:
-            raise ValueError(
-                f'embed_dims={arch["embed_dims"]} is not divisible by num_heads={arch["num_heads"]}: {dim} channels '
-                f'cannot be shared by {heads} heads'
-            )
-    return arch
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f'{name}={value!r} is unknown: choose one of {", ".join(allowed)}')
-
-
-def _check_rates(**rates: float) -> None:
-    for name, rate in rates.items():
-        if not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ValueError(f'{name}={rate} is not a rate: give a number from 0 up to, but not including, 1')
-
-
-def _is_sequence(values: object) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str)
-
-
-def _check_per_stage(
-    name: str, values: Sequence, num_stages: int, kinds: tuple[type[int] | type[float], ...] = (int,)
-) -> None:
-    if not _is_sequence(values) or len(values) != num_stages or not num_stages:
-        raise ValueError(f'{name}={values!r} does not match the {num_stages} stages: give one value per stage')
-    if not all(isinstance(value, kinds) and value > 0 for value in values):
-        raise ValueError(f'{name}={values!r}: give a positive {"number" if float in kinds else "integer"} per stage')
-
-
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
-    valid = _is_sequence(out_indices) and len(out_indices) == len(set(out_indices)) > 0
-    if not valid or not set(out_indices) <= set(range(num_stages)):
-        raise ValueError(f'out_indices={out_indices!r}: give different stages out of 0 to {num_stages - 1}')

@@ -1,6 +1,10 @@
 """The transformer block of both families."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import fast_path
 from .layers import DropPath, Mlp
@@ -34,3 +38,18 @@ class TwinsBlock(nn.Module):
             return fast_path.run_block(self, x)
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+def recompute(block: nn.Module, *inputs: Any) -> Tensor:
+    """Run a block and keep its inputs alone for the backward pass, which computes the block again.
+
+    Args:
+        block: The block.
+        *inputs: Of its forward pass.
+
+    Returns:
+        What the block returns.
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=fast_path.checkpoint_contexts)

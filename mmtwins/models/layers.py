@@ -118,3 +118,41 @@ class Mlp(nn.Module):
         """(..., C) -> (..., C)."""
         x = self.drop1(self.act(self.fc1(x)))
         return self.drop2(self.fc2(x))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw the weights of one layer as the public code does; norms keep 1 and 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        fan_out = height * width * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    else:
+        return  # LayerNorm starts as 1 and 0
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+COLOURS = "set in_channels, or load grey images with color_type='color'"
+
+
+def check_images(x: Tensor, in_channels: int, min_side: int, remedy: str = COLOURS) -> None:
+    """Refuse what is no batch of images that a backbone can take.
+
+    Args:
+        x: Images, (B, in_channels, H, W).
+        in_channels: Channels of an image.
+        min_side: Smallest height and width, in pixels.
+        remedy: What to do about another number of channels.
+
+    Raises:
+        ValueError: They are too small or have another number of channels.
+    """
+    if x.dim() != 4 or x.shape[1] != in_channels:
+        raise ValueError(f'expected images of shape (B, {in_channels}, H, W), got {tuple(x.shape)}: {remedy}')
+    if min(x.shape[2:]) < min_side:
+        raise ValueError(
+            f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
+            f'{min_side} x {min_side} pixels; resize or pad it'
+        )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES
+from ..models.architectures import ARCHITECTURES, PCPVT_ARCHITECTURES
 from .features import Feature
 from .refusing import CannotSwap
 

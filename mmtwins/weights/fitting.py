@@ -141,7 +141,7 @@ def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
     fresh = set() if any(name.startswith('norm_list.') for name in native) else own_norms
     kept = {name: value for name, value in native.items() if not any(name in names for names in dropped.values())}
     kept, changes = fit_sr_kernels(kept, expected)
-    _check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
+    check_weights(kept, {name: value for name, value in expected.items() if name not in fresh})
     kind = 'ImageNet classifier' if is_classifier and not given_norms else 'backbone'
     kind = 'whole model' if parts.prefix else kind
     counts = {what: len(found) for what, found in dropped.items()} | {'heads of the model': len(parts.others)}
@@ -156,8 +156,17 @@ def _fit_backbone(parts: _Parts, expected: Mapping[str, Tensor]) -> Fit:
     )
 
 
-def _check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not exactly the expected ones, naming the first that differ with both shapes."""
+def check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], owner: str = 'backbone') -> None:
+    """Refuse weights that are not exactly the expected ones, naming the first that differ with both shapes.
+
+    Args:
+        given: Of a checkpoint, by native names.
+        expected: Of the model.
+        owner: What the model is, for the message.
+
+    Raises:
+        ValueError: One is missing, surplus or of another shape.
+    """
     shapes = {name: tuple(value.shape) for name, value in given.items()}
     wanted = {name: tuple(value.shape) for name, value in expected.items()}
     wrong = [name for name in {**wanted, **shapes} if shapes.get(name) != wanted.get(name)]
@@ -165,8 +174,8 @@ def _check_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         return
     fits = 'no weight' if len(wrong) >= len({**wanted, **shapes}) else 'not every weight'
     raise ValueError(
-        f'{fits} in the checkpoint fits the backbone: {_compare(wrong, shapes, wanted, "backbone")}. '
-        f'The checkpoint holds {_describe(given)}, the backbone is {_describe(expected)}: choose backbone type, arch '
+        f'{fits} in the checkpoint fits the {owner}: {_compare(wrong, shapes, wanted, owner)}. '
+        f'The checkpoint holds {_describe(given)}, the {owner} is {_describe(expected)}: choose {owner} type, arch '
         'and options to match, or another checkpoint'
     )
 

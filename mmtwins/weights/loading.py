@@ -6,10 +6,8 @@ Importing this module replaces the loaders of MMEngine's ``CheckpointLoader``, s
 
 import argparse
 import io
-import pickle
 import re
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -27,7 +25,7 @@ from torch import Tensor
 from .fetching import fetch
 from .formats import unwrap
 from .pretrained import IMAGENET_SCHEME, fetch_imagenet_weights
-from .saving import find_damage
+from .safe_files import CAN_ALLOW_TYPES, read_file, saying_damage
 
 try:
     from numpy._core import multiarray
@@ -35,7 +33,6 @@ except ImportError:  # NumPy 1
     from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
-CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer
 FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES, IMAGENET_SCHEME)
 _kept: dict[str, Any] = {}  # of keep_for_next_read
 
@@ -76,22 +73,8 @@ def load_safely(path: str) -> Any:
     if not is_remote(path) and not Path(path).expanduser().is_file():
         state = 'is a folder' if Path(path).expanduser().is_dir() else 'does not exist'
         raise FileNotFoundError(f'checkpoint {path} {state}: give the path of a .pth or .safetensors file')
-    try:
+    with saying_damage(path, is_remote(path)):
         return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
-        raise ValueError(
-            f'checkpoint {path} is refused: besides weights it holds {found[1] if found else "something"}, which could '
-            'run code, or it is no checkpoint at all. Get it as plain weights, from its author'
-        ) from None
-    except (ImportError, ValueError, PermissionError):
-        raise
-    except Exception as error:  # a damaged file fails anywhere in the unpickler
-        if isinstance(error, OSError) and is_remote(path):
-            raise OSError(f'checkpoint {path} cannot be fetched: {error}') from None
-        raise ValueError(
-            f'checkpoint {path} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
-        ) from None
 
 
 def keep_for_next_read(checkpoints: Mapping[str, Any]) -> None:
@@ -135,7 +118,7 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')
-    return _read_file(path, map_location)
+    return read_file(path, map_location)
 
 
 @_register(('http://', 'https://'))
@@ -144,7 +127,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
     MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
     """
-    return _read_file(fetch(filename), map_location, is_remote=True)
+    return read_file(fetch(filename), map_location, is_remote=True)
 
 
 @_register(('modelzoo://', 'torchvision://'))
@@ -189,7 +172,7 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(model.name).name
         model.download(str(path))
-        return _read_file(path, map_location, is_remote=True)
+        return read_file(path, map_location, is_remote=True)
 
 
 @_register(HUB_SCHEMES)
@@ -218,30 +201,13 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
             path = hf_hub_download(repository, 'pytorch_model.bin', revision=revision)
     else:
         path = hf_hub_download(repository, file, revision=revision)
-    return _read_file(Path(path), map_location, is_remote=True)
+    return read_file(Path(path), map_location, is_remote=True)
 
 
 @_register(IMAGENET_SCHEME)
 def load_from_imagenet(filename: str, map_location: Any = None) -> Any:
     """Load ``imagenet:NAME``, see :func:`mmtwins.weights.pretrained.fetch_imagenet_weights`."""
-    return _read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location, is_remote=True)
-
-
-def _read_file(path: Path, map_location: Any, is_remote: bool = False) -> Any:
-    """Read a file as weights only; torch before 2.6 cannot read MMEngine's own so, and trusts local files."""
-    if path.suffix == '.safetensors':
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
-        try:
-            return {name: value.to(device) for name, value in load_file(path).items()}
-        except SafetensorError as error:
-            raise ValueError(f'checkpoint {path} cannot be read, it is incomplete or damaged: {error}') from None
-    damage = find_damage(path) if zipfile.is_zipfile(path) else None  # PyTorch before 1.6 wrote no checksums
-    if damage:
-        raise ValueError(f'checkpoint {path} cannot be read: {damage}. Get it again, or take another')
-    return torch.load(path, map_location=map_location, weights_only=is_remote or CAN_ALLOW_TYPES)
+    return read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location, is_remote=True)
 
 
 def _look_up(filename: str, models: dict[str, str]) -> str:

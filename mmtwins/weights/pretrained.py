@@ -2,11 +2,11 @@
 
 import logging
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 
 from .fetching import HASHED_NAME, TIMEOUT, cache_path, fetch, has_sha256, locked
 
@@ -45,6 +45,7 @@ class HubFile:
 
     def fetch(self) -> Path:
         """Fetch the file into the cache; raises OSError and the errors of huggingface_hub's HTTP library."""
+        import safetensors  # noqa: F401  # which reads the file
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         # One question first: hf_hub_download repeats its own for minutes where there is no network.
@@ -62,6 +63,7 @@ class HubFile:
 
     def _look_up(self) -> Path | None:
         try:
+            import safetensors  # noqa: F401  # which reads the file
             from huggingface_hub import try_to_load_from_cache
         except ImportError:
             return None
@@ -145,7 +147,14 @@ IMAGENET: dict[str, tuple[HubFile | WebFile, ...]] = {
 }
 
 
-def fetch_imagenet_weights(name: str) -> Path:
+# What a recipe can do without them.
+TRAIN_OTHERWISE = (
+    'Name a file of yours with --cfg-options model.backbone.init_cfg.checkpoint=FILE, or save {web} as {path}, or train from '
+    'random weights with --from-scratch, which does not reach the published numbers'
+)
+
+
+def fetch_imagenet_weights(name: str, remedy: str = TRAIN_OTHERWISE) -> Path:
     """The ImageNet-1k weights of an architecture, from the cache of this machine or fetched into it.
 
     The SHA-256 is checked at every call. A file with another one is removed, and the next source is tried. Processes of a
@@ -153,6 +162,7 @@ def fetch_imagenet_weights(name: str) -> Path:
 
     Args:
         name: Of ``IMAGENET``, such as ``'svt-small'``.
+        remedy: What to do if no source has them; ``{web}`` stands for a URL and ``{path}`` for where its file may lie.
 
     Returns:
         The file, .safetensors or .pth.
@@ -173,18 +183,15 @@ def fetch_imagenet_weights(name: str) -> Path:
             return path
         failures = []
         for source in sources:
-            print_log(f'fetching the ImageNet weights of {name} from {source}', logger='current')
+            _log(f'fetching the ImageNet weights of {name} from {source}')
             try:
                 return source.fetch()
             except Exception as error:  # the hub's client raises what its HTTP library raises
                 failures.append(f'{source} ({_reason(error)})')
-                print_log(f'not fetched: {failures[-1]}', logger='current', level=logging.WARNING)
+                _log(f'not fetched: {failures[-1]}', logging.WARNING)
     web = next(source for source in sources if isinstance(source, WebFile))
-    raise OSError(
-        f'no source has the right file or can be reached: {", ".join(failures)}. Name a file of yours with --cfg-options '
-        f'model.backbone.init_cfg.checkpoint=FILE, or save {web} as {cache_path(web.url)}, or train from random weights '
-        'with --from-scratch, which does not reach the published numbers'
-    )
+    advice = remedy.format(web=web, path=cache_path(web.url))
+    raise OSError(f'no source has the right file or can be reached: {", ".join(failures)}. {advice}')
 
 
 def names_imagenet(init_cfg: object) -> bool:
@@ -210,3 +217,13 @@ def _reason(error: Exception) -> str:
     """The first line of an error, or what kind it is."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip('.') if lines else type(error).__name__
+
+
+def _log(message: str, level: int = logging.INFO) -> None:
+    """To MMEngine's current log, or to Python's where MMEngine is not in use."""
+    if sys.modules.get('mmengine') is None:
+        logging.getLogger('mmtwins').log(level, message)
+        return
+    from mmengine.logging import print_log
+
+    print_log(message, logger='current', level=level)

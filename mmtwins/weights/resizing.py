@@ -1,4 +1,4 @@
-"""Weights for another sub-sampling ratio: pure functions from tensors to tensors."""
+"""Weights for another sub-sampling ratio or other image channels: pure functions from tensors to tensors."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -46,6 +46,28 @@ def resize_sr_kernel(weight: Tensor, ratio: int) -> Tensor:
     lower = torch.maximum(edges_new[:-1, None], edges_old[None, :-1])
     shares = (upper - lower).clamp(min=0) * weight.shape[-1]  # (new, old): the share of an old cell on a new one
     return (shares @ weight.double() @ shares.T).to(weight.dtype)
+
+
+def resize_in_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the kernel of a first convolution to images with other channels, keeping the scale of what it sums.
+
+    Args:
+        weight: Kernel, (C_out, C_in, k, k).
+        channels: The new number of input channels.
+
+    Returns:
+        (C_out, channels, k, k), of the same type: the sum over the channels for one channel, else the channels over and
+        over, scaled by C_in / channels.
+
+    Source: ``adapt_input_conv`` of timm.
+    """
+    given = weight.shape[1]
+    if channels == given:
+        return weight
+    if channels == 1:
+        return weight.float().sum(dim=1, keepdim=True).to(weight.dtype)
+    order = torch.arange(channels, device=weight.device) % given
+    return (weight.float()[:, order] * (given / channels)).to(weight.dtype)
 
 
 def fit_sr_kernels(

@@ -7,7 +7,7 @@ from mmtwins.benchmark.task import PRECISIONS, WORKS
 from mmtwins.commands import attention_cost, benchmark, check_data, convert
 from mmtwins.datasets.data_sources import SPLITS
 from mmtwins.engine import devices
-from mmtwins.models.backbone import ARCHITECTURES
+from mmtwins.models.architectures import ARCHITECTURES
 from mmtwins.weights.formats import FORMATS
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtwins import TwinsLayerDecayConstructor, TwinsPCPVTBackbone, TwinsSVTBackbone
 from mmtwins.engine.optim import decay_factors, find_layer
-from mmtwins.models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES
+from mmtwins.models.architectures import ARCHITECTURES, PCPVT_ARCHITECTURES
 
 # Of a backbone with two blocks and three, by hand.
 LAYERS = {

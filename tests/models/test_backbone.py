@@ -11,8 +11,8 @@ from mmengine.registry import MODELS
 from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
+from mmtwins.models.architectures import ARCHITECTURES, PCPVT_ARCHITECTURES
 from mmtwins.models.attention import GlobalSubsampledAttention
-from mmtwins.models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 GOLDEN_CASES = [

@@ -21,7 +21,7 @@ from toys import DETECTOR, SEGMENTOR
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.engine.model import build_model
-from mmtwins.models.backbone import ARCHITECTURES
+from mmtwins.models.architectures import ARCHITECTURES
 
 REPOSITORY = Path(__file__).parents[2]
 SIDE = 64  # pixels

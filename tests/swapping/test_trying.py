@@ -9,7 +9,7 @@ from shrunk import ARCH
 from torch import nn
 
 from mmtwins.engine.config import load_config
-from mmtwins.models.backbone import ARCHITECTURES
+from mmtwins.models.architectures import ARCHITECTURES
 from mmtwins.swapping.planning import plan_swap
 from mmtwins.swapping.trying import _check_gradients, try_model
 from mmtwins.swapping.writing import write_config

@@ -11,7 +11,8 @@ from tiny import LAST_NORM_ONLY, TINY, Dense, assert_equal, make_tiny, random_we
 from torch import Tensor
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
-from mmtwins.models.backbone import ARCHITECTURES, PCPVT_ARCHITECTURES, TwinsBackbone
+from mmtwins.models.architectures import ARCHITECTURES, PCPVT_ARCHITECTURES
+from mmtwins.models.backbone import TwinsBackbone
 from mmtwins.weights.converting import convert, from_native, to_native, trace
 from mmtwins.weights.formats import FORMATS, recognise
 from mmtwins.weights.loading import read_checkpoint

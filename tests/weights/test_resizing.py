@@ -5,7 +5,7 @@ import torch
 from tiny import make_tiny, random_weights
 
 from mmtwins import TwinsSVTBackbone
-from mmtwins.weights.resizing import KernelChange, fit_sr_kernels, resize_sr_kernel
+from mmtwins.weights.resizing import KernelChange, fit_sr_kernels, resize_in_channels, resize_sr_kernel
 
 TINY = dict(embed_dims=(8, 16), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(2, 2))
 
@@ -125,3 +125,19 @@ def test_another_architecture_is_left_to_the_check_of_shapes() -> None:
     fitted, changes = fit_sr_kernels(wide.state_dict(), tiny_backbone((4, 2)).state_dict())
     assert not changes
     assert fitted.keys() == wide.state_dict().keys()
+
+
+def test_a_first_layer_for_other_channels() -> None:
+    weight = torch.randn(5, 3, 4, 4).half()
+    assert resize_in_channels(weight, 3) is weight
+    grey = torch.rand(1, 1, 4, 4)
+    expected = (weight.float() * grey).sum((1, 2, 3))
+    for channels in (1, 2, 4, 7):
+        resized = resize_in_channels(weight, channels)
+        assert resized.shape == (5, channels, 4, 4)
+        assert resized.dtype == torch.float16
+        if channels == 1:
+            torch.testing.assert_close((resized.float() * grey).sum((1, 2, 3)), expected, rtol=0, atol=2e-2)
+        else:
+            order = [i % 3 for i in range(channels)]
+            torch.testing.assert_close(resized.float(), weight.float()[:, order] * 3 / channels, rtol=2e-3, atol=2e-3)
