@@ -12,7 +12,7 @@ from ..analysis.counting import count, count_call
 from ..engine.model import build_model
 from .running import holder_config
 from .stand_ins import stand_ins
-from .trying import PREPROCESSOR, fetch_nothing, make_inputs
+from .trying import PREPROCESSORS, fetch_nothing, make_inputs
 
 
 def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> tuple[int, bool] | None:
@@ -47,7 +47,7 @@ def _count_prediction(cfg: Config, size: tuple[int, int]) -> int:
     repaired = stand_ins() if cfg.default_scope == 'mmdet' else nullcontext()
     with DefaultScope.overwrite_default_scope(cfg.default_scope), repaired:
         model = revert_sync_batchnorm(build_model(cfg)).eval()
-        if cfg.default_scope == 'mmdet' and not cfg.model.get('data_preprocessor'):
-            model.data_preprocessor = build_model(cfg, PREPROCESSOR)
+        if not cfg.model.get('data_preprocessor'):
+            model.data_preprocessor = build_model(cfg, PREPROCESSORS[cfg.default_scope])
         data = model.data_preprocessor(make_inputs(cfg, model, size, training=False, images=1))
         return count_call(lambda: model(**data, mode='predict'))

@@ -81,7 +81,7 @@ def check_holder(holder: Mapping[str, Any]) -> None:
             )
         if isinstance(part, Mapping) and isinstance(part.get('rfp_backbone'), Mapping):
             raise CannotSwap(
-                f"its {key} {type_of(part)} feeds its features back into the backbone, of which it holds a second one"
+                f'its {key} {type_of(part)} feeds its features back into the backbone, of which it holds a second one'
             )
 
 

@@ -147,7 +147,12 @@ def _candidates(library: str, folder: str) -> list[str]:
     return sorted(
         names,
         key=lambda name: (
-            'c4' in name, 'tta' in name, '_r50' not in name, not name.replace('_', '-').startswith(start), len(name), name
+            'c4' in name,
+            'tta' in name,
+            '_r50' not in name,
+            not name.replace('_', '-').startswith(start),
+            len(name),
+            name,
         ),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -21,9 +22,14 @@ from .stand_ins import stand_ins
 
 SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
 REGIONS = 64  # that RoI heads train on, per image
+PERSON = (256, 128)  # height and width of the images for re-identification, in pixels
 QUERIES = 50  # of detectors such as DETR, and predictions per image
 ITERATIONS = 2
-PREPROCESSOR = dict(type='DetDataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255], pad_size_divisor=32)
+SCALING = dict(mean=[0, 0, 0], std=[255, 255, 255])
+PREPROCESSORS = {  # of models that have none of their own
+    'mmseg': dict(type='SegDataPreProcessor', **SCALING),
+    'mmdet': dict(type='DetDataPreprocessor', **SCALING, pad_size_divisor=32),
+}
 
 
 class Trial(NamedTuple):
@@ -102,6 +108,8 @@ def _fewer(part: Any) -> None:
     if isinstance(part, dict):
         if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
+        if part.get('use_torchvision'):  # of RoIAlign; MMCV's own computes the same
+            part['use_torchvision'] = False
         for key in ('num_queries', 'max_per_img'):
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], QUERIES)
@@ -116,7 +124,7 @@ def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iter
     trained, trained_cfg = model, cfg
     if not cfg.get('optim_wrapper'):  # trackers whose parts are trained by themselves
         trained, trained_cfg = model.detector, Config({**cfg, 'model': cfg.model.detector})
-        trained.data_preprocessor = build_model(cfg, PREPROCESSOR)
+        trained.data_preprocessor = build_model(cfg, PREPROCESSORS['mmdet'])
     settings = dict(cfg.get('optim_wrapper') or dict(optimizer=dict(type='AdamW', lr=1e-4)))
     settings.update(type='OptimWrapper')  # mixed precision needs a GPU
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
@@ -127,7 +135,8 @@ def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iter
         backbone = getattr(backbone, 'student' if hasattr(backbone, 'student') else key)
     backbone = backbone.backbone
     trained.train()
-    for _ in range(iterations):
+    for i in range(iterations):
+        MessageHub.get_current_instance().update_info('iter', i)  # as a Runner does; BoxInst reads it
         data = trained.data_preprocessor(make_inputs(trained_cfg, trained, (side, side), training=True), True)
         if 'inputs' in data and isinstance(data['inputs'], dict) and hasattr(trained, 'student'):
             losses = trained.loss(data['inputs'], data['data_samples'])
@@ -167,6 +176,8 @@ def make_inputs(
     """
     if cfg.default_scope == 'mmseg':
         return _segmentation_inputs(size, images)
+    if 'head' in cfg.model:
+        return _person_inputs()
     with_mask = "'with_mask': True" in str(cfg.get('train_dataloader'))
     return _detection_inputs(model, size, images, training, with_mask)
 
@@ -183,6 +194,14 @@ def _segmentation_inputs(size: tuple[int, int], count: int) -> dict[str, Any]:
         images.append(torch.randint(256, (3, *size), dtype=torch.uint8))
         samples.append(SegDataSample(metainfo=dict(shape, flip=False), gt_sem_seg=PixelData(data=labels.clone())))
     return dict(inputs=images, data_samples=samples)
+
+
+def _person_inputs() -> dict[str, Any]:
+    """Two crops of each of two persons, for re-identification."""
+    from mmdet.structures import ReIDDataSample
+
+    images = torch.randint(256, (1, 4, 3, *PERSON), dtype=torch.uint8)
+    return dict(inputs=images, data_samples=[ReIDDataSample().set_gt_label(torch.tensor([0, 0, 1, 1]))])
 
 
 def _detection_inputs(
@@ -202,7 +221,9 @@ def _detection_inputs(
             sample.gt_instances.instances_ids = torch.arange(4)
         return data
     items = [3] * count
-    data = demo_mm_inputs(count, shape, items, num_classes=2, with_mask=with_mask, with_semantic=True, use_box_type=True)
+    data = demo_mm_inputs(
+        count, shape, items, num_classes=2, with_mask=with_mask, with_semantic=True, use_box_type=True
+    )
     for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape] * count, 50)):
         sample.gt_instances.labels.zero_()
         sample.gt_sem_seg.sem_seg.zero_()
