@@ -1,6 +1,7 @@
 """Necks and heads: find what depends on the channels and strides of the backbone, and adapt it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from mmengine.config import Config
@@ -89,7 +90,7 @@ def change_consumers(
 def _join_cascade(heads: Sequence[Mapping[str, Any]], new: Sequence[Feature]) -> dict[int, dict[str, int]]:
     """Changes of heads before an OCRHead that read a map of another size, as with a dilated ResNet, whose last maps have one."""
     edits = {}
-    for i, (first, second) in enumerate(zip(heads, heads[1:])):
+    for i, (first, second) in enumerate(pairwise(heads)):
         read, wanted = first.get('in_index', -1), second.get('in_index', -1)
         if type_of(second) != 'OCRHead' or not isinstance(read, int) or not isinstance(wanted, int):
             continue

@@ -12,7 +12,7 @@ from ..analysis.counting import count, count_call
 from ..engine.model import build_model
 from .running import holder_config
 from .stand_ins import stand_ins
-from .trying import PREPROCESSORS, fetch_nothing, make_inputs
+from .trying import PREPROCESSORS, make_inputs, stand_alone
 
 
 def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> tuple[int, bool] | None:
@@ -28,7 +28,7 @@ def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> t
         cannot be counted either way.
     """
     part = holder_config(cfg, path)
-    fetch_nothing(part)
+    stand_alone(part)
     try:
         return count(build_on_meta(part), height, width).total.macs, False
     except Exception:  # models raise all kinds

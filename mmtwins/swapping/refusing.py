@@ -48,7 +48,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     Raises:
         CannotSwap: With the reason.
     """
-    for part in _parts(model):
+    for part in parts_of(model):
         for key in TEXT:
             if isinstance(part.get(key), Mapping):
                 raise CannotSwap(
@@ -85,11 +85,12 @@ def check_holder(holder: Mapping[str, Any]) -> None:
             )
 
 
-def _parts(part: Any) -> Iterator[Mapping[str, Any]]:
+def parts_of(part: Any) -> Iterator[Any]:
+    """The dicts in a part of a config, and itself if it is one."""
     if isinstance(part, Mapping):
         yield part
         for value in part.values():
-            yield from _parts(value)
+            yield from parts_of(value)
     elif isinstance(part, list | tuple):
         for value in part:
-            yield from _parts(value)
+            yield from parts_of(value)

@@ -18,6 +18,7 @@ from torch import nn
 from ..engine.config import load_config
 from ..engine.model import build_model
 from ..engine.start import start_from_scratch
+from .refusing import parts_of
 from .stand_ins import stand_ins
 
 SIDES = (64, 128, 320)  # of the images to train on, in pixels; the first that a model takes
@@ -26,7 +27,7 @@ PERSON = (256, 128)  # height and width of the images for re-identification, in 
 QUERIES = 50  # of detectors such as DETR, and predictions per image
 ITERATIONS = 2
 SCALING = dict(mean=[0, 0, 0], std=[255, 255, 255])
-PREPROCESSORS = {  # of models that have none of their own
+PREPROCESSORS: dict[str, dict[str, Any]] = {  # of models that have none of their own
     'mmseg': dict(type='SegDataPreProcessor', **SCALING),
     'mmdet': dict(type='DetDataPreprocessor', **SCALING, pad_size_divisor=32),
 }
@@ -64,7 +65,7 @@ def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iteratio
     """
     cfg = copy.deepcopy(cfg)
     cfg.load_from = None
-    fetch_nothing(cfg)
+    stand_alone(cfg)
     _shrink(cfg, side)
     scope = cfg.get('default_scope')
     torch.manual_seed(0)
@@ -82,17 +83,22 @@ def try_model(cfg: Config, path: tuple[str, ...], side: int = SIDES[0], iteratio
     return Trial(losses, parameters, predictions)
 
 
-def fetch_nothing(cfg: Config) -> None:
-    """Let a model start from random weights, and also the one that it learns from, in place.
+def stand_alone(cfg: Config) -> None:
+    """Let a model be built without downloads, other processes and torchvision, in place.
 
     Args:
         cfg: Config of the model.
     """
     start_from_scratch(cfg)
-    if cfg.model.get('teacher_ckpt'):  # a second detector to learn from; its weights would be fetched
+    if cfg.model.get('teacher_ckpt'):  # a second detector to learn from
         cfg.model.teacher_ckpt = None
     if isinstance(cfg.model.get('teacher_config'), str):  # named as in a checkout of the library
         cfg.model.teacher_config = load_config(f'mmdet::{cfg.model.teacher_config.removeprefix("configs/")}')
+    for part in parts_of(cfg.model):
+        if part.get('type') == 'MMSyncBN':  # MMCV's own; it asks for the other processes when it is built
+            part['type'] = 'SyncBN'
+        if part.get('use_torchvision'):  # of RoIAlign; MMCV's own computes the same
+            part['use_torchvision'] = False
 
 
 def _shrink(cfg: Config, side: int) -> None:
@@ -101,23 +107,12 @@ def _shrink(cfg: Config, side: int) -> None:
     if processor.get('size'):
         processor['size'] = (side, side)
     processor.pop('batch_augments', None)
-    _fewer(cfg.model)
-
-
-def _fewer(part: Any) -> None:
-    if isinstance(part, dict):
+    for part in parts_of(cfg.model):
         if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
-        if part.get('use_torchvision'):  # of RoIAlign; MMCV's own computes the same
-            part['use_torchvision'] = False
         for key in ('num_queries', 'max_per_img'):
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], QUERIES)
-        for value in part.values():
-            _fewer(value)
-    elif isinstance(part, list | tuple):
-        for value in part:
-            _fewer(value)
 
 
 def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iterations: int) -> Iterator[float]:
