@@ -81,8 +81,8 @@ def change_consumers(
                 if joined:
                     for i, edit in joined.items():
                         changes.setdefault(key, Edits()).setdefault(i, {}).update(edit)
-                    reasons['in_index'] = (
-                        'the OCRHead weighs the pixels of its map with the output of this head, so both read the same map'
+                    reasons[key] = (
+                        'the OCRHead weighs the pixels of its map with the output of the head before it, so both read the same map'
                     )
     return changes, reasons
 

@@ -130,6 +130,8 @@ def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iter
         backbone = getattr(backbone, 'student' if hasattr(backbone, 'student') else key)
     backbone = backbone.backbone
     trained.train()
+    if hasattr(trained, 'set_epoch'):  # as MMDetection's SetEpochInfoHook does
+        trained.set_epoch(0)
     for i in range(iterations):
         MessageHub.get_current_instance().update_info('iter', i)  # as a Runner does; BoxInst reads it
         data = trained.data_preprocessor(make_inputs(trained_cfg, trained, (side, side), training=True), True)
@@ -222,7 +224,8 @@ def _detection_inputs(
     for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape] * count, 50)):
         sample.gt_instances.labels.zero_()
         sample.gt_sem_seg.sem_seg.zero_()
-        sample.proposals = proposals
+        if not getattr(model, 'with_rpn', False):  # Fast R-CNN; others would use these in place of their own
+            sample.proposals = proposals
         sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32), pad_shape=size))
     if training and hasattr(model, 'student'):
         branches = ('sup', 'unsup_teacher', 'unsup_student')
