@@ -44,7 +44,7 @@ def models_page(results: Sequence[Mapping[str, Any]], arch: str, command: str) -
         f'MACs are those of the segmentor or detector for one image of {sizes}, counted as in `mmtwins cost`. Those with ~ '
         'are of one prediction from random weights, because the model asks for the values of what it computes: the number of '
         "regions may differ, and MMCV's own operators, such as deformable convolutions, are not counted. A dash stands for a "
-        'model that could not be counted.'
+        'model that was not counted.'
     )
     lines = ['# Models that take Twins', '', *wrap(about, WIDTH), '', *wrap(macs, WIDTH), '']
     for library in LIBRARIES:

@@ -82,7 +82,7 @@ def change_consumers(
                     for i, edit in joined.items():
                         changes.setdefault(key, Edits()).setdefault(i, {}).update(edit)
                     reasons[key] = (
-                        'the OCRHead weighs the pixels of its map with the output of the head before it, so both read the same map'
+                        'the OCRHead weighs the pixels of its map with the output of the head before, so both read the same map'
                     )
     return changes, reasons
 

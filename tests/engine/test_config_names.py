@@ -44,7 +44,7 @@ def test_folders_with_other_letters_are_found_and_can_be_inherited(tmp_path: Pat
     pytest.importorskip('mmdet')
     name = 'mmdet::legacy_1.x/retinanet_r50_fpn_1x_coco_v1.py'
     (tmp_path / 'own.py').write_text(f'_base_ = {inheritable(name)!r}\n')
-    assert load_config(str(tmp_path / 'own.py')).model == load_config(name).model
+    assert load_config(str(tmp_path / 'own.py')).model.backbone == load_config(name).model.backbone
     (tmp_path / 'own.py').write_text(f'_base_ = {name!r}\n')
     with pytest.raises(ValueError, match=r'which MMEngine cannot read: write mmdet::_base_/\.\./legacy_1\.x/retina'):
         load_config(str(tmp_path / 'own.py'))
