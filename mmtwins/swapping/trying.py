@@ -110,7 +110,7 @@ def _shrink(cfg: Config, side: int) -> None:
     for part in parts_of(cfg.model):
         if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
-        for key in ('num_queries', 'max_per_img'):
+        for key in ('num_queries', 'num_proposals', 'max_per_img'):
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], QUERIES)
 
