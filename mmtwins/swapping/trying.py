@@ -130,10 +130,10 @@ def _train(cfg: Config, model: BaseModel, path: tuple[str, ...], side: int, iter
         backbone = getattr(backbone, 'student' if hasattr(backbone, 'student') else key)
     backbone = backbone.backbone
     trained.train()
-    if hasattr(trained, 'set_epoch'):  # as MMDetection's SetEpochInfoHook does
-        trained.set_epoch(0)
+    hub = MessageHub.get_current_instance()
+    hub.update_info('epoch', 0)  # as a Runner does; TOOD and BoxInst read them
     for i in range(iterations):
-        MessageHub.get_current_instance().update_info('iter', i)  # as a Runner does; BoxInst reads it
+        hub.update_info('iter', i)
         data = trained.data_preprocessor(make_inputs(trained_cfg, trained, (side, side), training=True), True)
         if 'inputs' in data and isinstance(data['inputs'], dict) and hasattr(trained, 'student'):
             losses = trained.loss(data['inputs'], data['data_samples'])
