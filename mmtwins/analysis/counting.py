@@ -154,6 +154,21 @@ def count(model: nn.Module, height: int, width: int, in_channels: int = 3, num_p
     return Complexity(costs, kinds, (in_channels, height, width), num_proposals)
 
 
+def count_call(call: Callable[[], Any]) -> int:
+    """Count the MACs of what a call computes, for models that ask for values; operators of MMCV are not counted.
+
+    Args:
+        call: Such as a prediction.
+
+    Returns:
+        MACs.
+    """
+    counter = _OperationCounter()
+    with torch.inference_mode(), counter:
+        call()
+    return sum(cost.macs for cost in counter.costs.values())
+
+
 def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config without its weights; without allocating them either, if its classes allow that.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.arguments import readable_errors
-from ..engine.config_names import complete_config, find_config
+from ..engine.config_names import complete_config, find_config, inheritable
 from .parsing import parse, register
 
 ARCHS = ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b', 'pcpvt-l')  # those of mmtwins.swapping.stages, without torch
@@ -70,7 +70,7 @@ def swapped_text(base: str, arch: str, out: str) -> str:
         plan = plan_swap(cfg, arch)
     except CannotSwap as error:
         raise ValueError(f'{base} cannot take Twins: {error}') from error
-    inherited = base if '::' in base else Path(os.path.relpath(path, Path(out).parent)).as_posix()
+    inherited = inheritable(base) if '::' in base else Path(os.path.relpath(path, Path(out).parent)).as_posix()
     if Config._is_lazy_import(path):
         return write_lazy_config(plan, _module_of(inherited, base), arch)
     if '::' not in base and os.path.realpath(Path(out).parent / inherited) != os.path.realpath(path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .config_names import SUFFIXES, find_external
+from .config_names import SUFFIXES, find_external, inheritable
 
 EXAMPLE = 'give a path such as configs/ade20k/NAME.py'
 
@@ -49,6 +49,8 @@ def _iter_files(path: str, heirs: tuple[str, ...]) -> Iterator[str]:
             raise ValueError(f'{path}: _base_ holds {base!r}: write the path of a config, or a list of paths')
         if '::' in base:
             found = find_external(base, f'{path}: _base_ names {base}', 'correct _base_')
+            if base != inheritable(base):
+                raise ValueError(f'{path}: _base_ names {base}, which MMEngine cannot read: write {inheritable(base)}')
         else:
             found = os.path.join(os.path.dirname(path), base)
         if not os.path.isfile(found):

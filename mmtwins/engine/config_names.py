@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def find_external(base: str, named: str, remedy: str) -> str:
     if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
         raise FileNotFoundError(f'{named}, but there is no package {scope}: install it, or {remedy}')
     try:
-        found = Config._get_cfg_path(base, '')[0]
+        found = Config._get_cfg_path(inheritable(base), '')[0]
         if os.path.isfile(found):
             return found
     except Exception:  # many kinds, all of them: there is no such config
@@ -101,6 +102,12 @@ def find_external(base: str, named: str, remedy: str) -> str:
     similar = get_close_matches(name, known, 1, 0.4)
     hint = f', perhaps {scope}::{similar[0]} is meant' if similar else ''
     raise FileNotFoundError(f'{named}, which {scope} does not have{hint}: {remedy}')
+
+
+def inheritable(base: str) -> str:
+    """What ``_base_`` must be for ``SCOPE::NAME``: MMEngine reads no folders such as ``gn+ws`` and ``legacy_1.x`` there."""
+    scope, _, name = base.partition('::')
+    return base if re.match(r'\w*/', name) or '/' not in name else f'{scope}::_base_/../{name}'
 
 
 def _similar(name: str, recipes: dict[str, Path]) -> list[str]:

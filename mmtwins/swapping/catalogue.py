@@ -41,8 +41,10 @@ def models_page(results: Sequence[Mapping[str, Any]], arch: str, command: str) -
         'about accuracy.'
     )
     macs = (
-        f'MACs are those of the segmentor or detector for one image of {sizes}. A dash stands for a model that cannot be '
-        'counted without annotations or values.'
+        f'MACs are those of the segmentor or detector for one image of {sizes}, counted as in `mmtwins cost`. Those with ~ '
+        'are of one prediction from random weights, because the model asks for the values of what it computes: the number of '
+        "regions may differ, and MMCV's own operators, such as deformable convolutions, are not counted. A dash stands for a "
+        'model that was not counted.'
     )
     lines = ['# Models that take Twins', '', *wrap(about, WIDTH), '', *wrap(macs, WIDTH), '']
     for library in LIBRARIES:
@@ -65,7 +67,7 @@ def _summary(results: Sequence[Mapping[str, Any]], total: int) -> str:
 
 
 def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
-    macs = '-' if result['macs'] is None else f'{result["macs"] / 1e9:.0f}'
+    macs = '-' if result['macs'] is None else f'{"~" * result.get("by_predicting", False)}{result["macs"] / 1e9:.0f}'
     return result['folder'], f'`{result["config"]}`', result['old'], f'{result["parameters"] / 1e6:.1f}', macs
 
 

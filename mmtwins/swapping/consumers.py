@@ -1,6 +1,7 @@
 """Necks and heads: find what depends on the channels and strides of the backbone, and adapt it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from mmengine.config import Config
@@ -51,6 +52,8 @@ def change_consumers(
             edit = _change_neck(neck, old, new)
             if edit:
                 edits[i] = edit
+            if outs is None and 'in_channels' not in neck:  # it pools maps to vectors
+                continue
             if (
                 outs is None
             ):  # it cannot run here, for example on operators without CPU code; the channels it gives stay
@@ -73,7 +76,27 @@ def change_consumers(
             change = _change_heads(head, before, after, f'its {key}', 'decode_head' in holder)
             if change:
                 changes[key] = change
+            if key == 'decode_head' and isinstance(head, list | tuple):
+                joined = _join_cascade(head, new)
+                if joined:
+                    for i, edit in joined.items():
+                        changes.setdefault(key, Edits()).setdefault(i, {}).update(edit)
+                    reasons[key] = (
+                        'the OCRHead weighs the pixels of its map with the output of the head before, so both read the same map'
+                    )
     return changes, reasons
+
+
+def _join_cascade(heads: Sequence[Mapping[str, Any]], new: Sequence[Feature]) -> dict[int, dict[str, int]]:
+    """Changes of heads before an OCRHead that read a map of another size, as with a dilated ResNet, whose last maps have one."""
+    edits = {}
+    for i, (first, second) in enumerate(pairwise(heads)):
+        read, wanted = first.get('in_index', -1), second.get('in_index', -1)
+        if type_of(second) != 'OCRHead' or not isinstance(read, int) or not isinstance(wanted, int):
+            continue
+        if new[read].stride != new[wanted].stride:
+            edits[i] = dict(in_index=wanted, in_channels=new[wanted].channels)
+    return edits
 
 
 def _heads(holder: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

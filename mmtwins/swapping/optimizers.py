@@ -16,6 +16,7 @@ UPERNET = dict(lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01), "UPerNet's publi
 ONE_STAGE = dict(lr=1e-4, weight_decay=1e-4), "RetinaNet's published recipe of 12 epochs"
 TWO_STAGE = dict(lr=2e-4, weight_decay=1e-4), "Mask R-CNN's published recipe of 12 epochs"
 LONG = dict(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05), 'the published recipes of 36 epochs'
+CLASSIFIER = dict(lr=1.6e-5, weight_decay=0.05), 'the published recipe on ImageNet, 5e-4 for 512 images'
 LONG_EPOCHS = 24
 LAYER_DECAY = ('layer_decay_rate', 'decay_rate')  # of constructors that know the layers of a single backbone
 NOT_DECAYED = {'pos_block': dict(decay_mult=0.0), 'norm': dict(decay_mult=0.0)}
@@ -66,6 +67,9 @@ def change_optimizer(
     changes['optim_wrapper'] = {'optimizer': {'_delete_': True, 'type': 'AdamW', **settings}}
     kept = {} if by_layer else rules
     custom_keys = {**NOT_DECAYED, **_missing_rules(_with_rules(kept, NOT_DECAYED), backbone)}
+    factors = _rule_for('backbone.pos_block', kept)
+    if factors:  # the shorter key would win over the base's rule and drop its factors
+        custom_keys['backbone.pos_block'] = {**factors, **custom_keys.pop('pos_block')}
     changes['optim_wrapper']['paramwise_cfg'] = {'custom_keys': custom_keys}
     reasons['custom_keys'] = 'norms and position encodings have no weight decay, as in our recipes'
     if by_layer:
@@ -116,6 +120,8 @@ def _recipe(cfg: Config, holder: Mapping[str, Any]) -> tuple[dict[str, Any], str
         heads = holder['decode_head']
         first = heads[0] if isinstance(heads, list | tuple) else heads
         return FPN if type_of(first) == 'FPNHead' else UPERNET
+    if 'head' in holder:
+        return CLASSIFIER
     if (cfg.get('train_cfg') or {}).get('max_epochs', 0) >= LONG_EPOCHS:
         return LONG
     return TWO_STAGE if 'roi_head' in holder else ONE_STAGE
@@ -130,18 +136,24 @@ def _missing_rules(rules: Mapping[str, Any], backbone: TwinsBackbone) -> dict[st
 
     MMEngine takes the longest key that is part of a name, so each key here is longer than the one that it refines.
     """
-    custom = rules.get('custom_keys') or {}
     missing: dict[str, Any] = {}
     for name, parameter in backbone.named_parameters():
         if is_decayed(name):
             continue
         full = f'backbone.{name}'
-        winner = min((key for key in custom if key in full), key=lambda key: (-len(key), key), default=None)
-        rule = {'decay_mult': _default_decay(rules, name, parameter.dim())} if winner is None else custom[winner]
+        rule = _rule_for(full, rules)
+        if rule is None:
+            rule = {'decay_mult': _default_decay(rules, name, parameter.dim())}
         if rule.get('decay_mult', 1.0) != 0:
             others = {key: value for key, value in rule.items() if key != 'decay_mult'}
             missing |= {key: {**others, 'decay_mult': 0.0} for key in _families(full)}
     return missing
+
+
+def _rule_for(name: str, rules: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    custom = rules.get('custom_keys') or {}
+    winner = min((key for key in custom if key in name), key=lambda key: (-len(key), key), default=None)
+    return None if winner is None else custom[winner]
 
 
 def _default_decay(rules: Mapping[str, Any], name: str, dims: int) -> float:

@@ -160,18 +160,29 @@ def _change_images(
         if not i and cfg.model.get('data_preprocessor'):
             continue
         while isinstance(processor, dict):
-            change = {key: value for key, value in IMAGENET.items() if plain(processor.get(key)) != value}
-            if 'data_preprocessor' in processor:  # for several branches; the inner one normalises
-                change = {}
-            elif not is_segmentor and (processor.get('pad_size_divisor') or 1) % PAD:
-                change['pad_size_divisor'] = PAD
-                reasons['pad_size_divisor'] = 'Twins drops rows and columns that do not fill a patch of its last stage'
-            if processor.get('rgb_to_bgr') and 'bgr_to_rgb' in change:
-                change['rgb_to_bgr'] = False
-            if change:
-                _at(changes, place).update(change)
-                reasons['data_preprocessor'] = 'the ImageNet weights were trained with this normalisation'
+            if 'data_preprocessor' not in processor:  # else it is for several branches; the inner one normalises
+                change, more = _change_processor(processor, is_segmentor)
+                if change:
+                    _at(changes, place).update(change)
+                reasons.update(more)
             processor, place = processor.get('data_preprocessor'), (*place, 'data_preprocessor')
+
+
+def _change_processor(processor: Mapping[str, Any], is_segmentor: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    wanted = dict(IMAGENET)
+    is_classifier = 'to_rgb' in processor
+    if is_classifier:
+        wanted['to_rgb'] = wanted.pop('bgr_to_rgb')
+    change = {key: value for key, value in wanted.items() if plain(processor.get(key)) != value}
+    reasons = {}
+    if change:
+        reasons['data_preprocessor'] = 'the ImageNet weights were trained with this normalisation'
+    if processor.get('rgb_to_bgr') and 'bgr_to_rgb' in change:
+        change['rgb_to_bgr'] = False
+    if not is_segmentor and not is_classifier and (processor.get('pad_size_divisor') or 1) % PAD:
+        change['pad_size_divisor'] = PAD
+        reasons['pad_size_divisor'] = 'Twins drops rows and columns that do not fill a patch of its last stage'
+    return change, reasons
 
 
 def _change_imports(cfg: Config, changes: dict[str, Any]) -> None:

@@ -29,9 +29,12 @@ METHODS = {
     'UNet': _whole('U-Net is an encoder and a decoder in one, and its heads read maps at the full resolution'),
     'HourglassNet': _whole('the stacked hourglass gives one prediction per stack at stride 4'),
     'TridentResNet': _whole("TridentNet's branches of different dilation share weights in its last stage"),
-    'DetectoRS_ResNet': _whole("DetectoRS feeds the neck's features back into it"),
-    'DetectoRS_ResNeXt': _whole("DetectoRS feeds the neck's features back into it"),
     'VPD': _whole('VPD reads the features of a text-to-image diffusion model'),
+}
+# Heads that read something else than maps of features.
+HEADS = {
+    'DPTHead': 'its head DPTHead mixes the class token of a ViT into each map, and Twins has none',
+    'LRASPPHead': 'its head LRASPPHead pools windows of 49 x 49 in the last map, which has stride 8; that of Twins has 32',
 }
 TEXT = ('language_model', 'text_encoder')
 
@@ -45,7 +48,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     Raises:
         CannotSwap: With the reason.
     """
-    for part in _parts(model):
+    for part in parts_of(model):
         for key in TEXT:
             if isinstance(part.get(key), Mapping):
                 raise CannotSwap(
@@ -65,6 +68,9 @@ def check_holder(holder: Mapping[str, Any]) -> None:
         CannotSwap: With the reason.
     """
     reason = METHODS.get(type_of(holder['backbone']))
+    heads = holder.get('decode_head')
+    for head in heads if isinstance(heads, list | tuple) else [heads]:
+        reason = reason or HEADS.get(type_of(head or {}))
     if reason:
         raise CannotSwap(reason)
     for key, part in holder.items():
@@ -74,14 +80,17 @@ def check_holder(holder: Mapping[str, Any]) -> None:
                 'config with FPN'
             )
         if isinstance(part, Mapping) and isinstance(part.get('rfp_backbone'), Mapping):
-            raise CannotSwap(f'{key} ({type_of(part)}) holds a backbone of its own and calls the other a second time')
+            raise CannotSwap(
+                f'its {key} {type_of(part)} feeds its features back into the backbone, of which it holds a second one'
+            )
 
 
-def _parts(part: Any) -> Iterator[Mapping[str, Any]]:
+def parts_of(part: Any) -> Iterator[Any]:
+    """The dicts in a part of a config, and itself if it is one."""
     if isinstance(part, Mapping):
         yield part
         for value in part.values():
-            yield from _parts(value)
+            yield from parts_of(value)
     elif isinstance(part, list | tuple):
         for value in part:
-            yield from _parts(value)
+            yield from parts_of(value)

@@ -13,23 +13,6 @@ from .refusing import CannotSwap
 SIDE = 512  # of the image, in pixels; SSD takes none below 300, LR-ASPP pools 49 x 49 maps
 
 
-def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> int | None:
-    """Count the MACs of the segmentor or detector in a model.
-
-    Args:
-        cfg: Config of the model.
-        path: Keys of the segmentor or detector, from the top of the config.
-        height, width: Of the image, in pixels.
-
-    Returns:
-        MACs for one image, or None if the model needs annotations or values to run.
-    """
-    try:
-        return count(build_model(_part(cfg, path)), height, width).total.macs
-    except Exception:  # models raise all kinds
-        return None
-
-
 def check_runs(before: Config, after: Config, path: tuple[str, ...]) -> None:
     """Refuse a swap if the model runs before it, but not after it.
 
@@ -47,12 +30,18 @@ def check_runs(before: Config, after: Config, path: tuple[str, ...]) -> None:
 
 def _problem(cfg: Config, path: tuple[str, ...]) -> str | None:
     try:
-        count(build_model(_part(cfg, path)), SIDE, SIDE)
+        count(build_model(holder_config(cfg, path)), SIDE, SIDE)
     except Exception as error:
         return ' '.join(str(error).split())[:300]
     return None
 
 
-def _part(cfg: Config, path: tuple[str, ...]) -> Config:
+def holder_config(cfg: Config, path: tuple[str, ...]) -> Config:
+    """A config of the segmentor or detector in a model alone, with a copy of it.
+
+    Args:
+        cfg: Config of the model.
+        path: Keys of the segmentor or detector, from the top of the config.
+    """
     part: Any = copy.deepcopy(reduce(getitem, path, cfg))  # the classes of MMDetection change what they are built from
     return Config(dict(model=part, default_scope=cfg.get('default_scope')))

@@ -17,9 +17,10 @@ from mmengine.utils import get_installed_path
 
 from ..datasets.isolation import run_isolated
 from ..engine.config import load_config
+from ..engine.config_names import inheritable
 from ..engine.config_sections import type_of
+from .costs import count_macs
 from .planning import plan_swap
-from .running import count_macs
 from .trying import SIDES, Trial, try_model
 from .writing import write_config
 
@@ -74,7 +75,8 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
 
     Returns:
         ``state``. If it does not work, also ``reason``. If it works, the class ``old`` of the replaced backbone, its ``maps``
-        and those of the ``new`` one, the fields of :class:`mmtwins.swapping.trying.Trial`, and ``macs``.
+        and those of the ``new`` one, the fields of :class:`mmtwins.swapping.trying.Trial`, and ``macs``, which may be counted
+        ``by_predicting``.
     """
     try:
         cfg = load_config(base)
@@ -84,16 +86,15 @@ def try_config(base: str, arch: str) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'swapped.py'
-            path.write_text(write_config(plan, base, arch))
+            path.write_text(write_config(plan, inheritable(base), arch))
             swapped = Config.fromfile(path)
         trial = _try_sides(swapped, plan.path)
     except Exception as error:
         return dict(_failure(error, 'failed'), trace=traceback.format_exc().splitlines()[-12:])
     holder: Any = reduce(getitem, plan.path, cfg)
-    macs = count_macs(swapped, plan.path, *COUNTED[cfg.default_scope])
-    return dict(
-        state='works', old=type_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict(), macs=macs
-    )
+    macs, by_predicting = count_macs(swapped, plan.path, *COUNTED[cfg.default_scope]) or (None, False)
+    found = dict(old=type_of(holder['backbone']), maps=plan.old, new=plan.new, **trial._asdict())
+    return dict(state='works', **found, macs=macs, by_predicting=by_predicting)
 
 
 def _failure(error: Exception, state: str) -> dict[str, Any]:
@@ -142,7 +143,18 @@ def _in_a_process(base: str, arch: str) -> dict[str, Any]:
 def _candidates(library: str, folder: str) -> list[str]:
     """The configs of a folder, those first that are likely to be typical and small."""
     names = [path.name for path in (_root(library) / folder).glob('*.py')]
-    return sorted(names, key=lambda name: ('c4' in name, 'tta' in name, '_r50' not in name, len(name), name))
+    start = folder.replace('_', '-')  # trackers and wrappers have the folder's name, their detectors have not
+    return sorted(
+        names,
+        key=lambda name: (
+            'c4' in name,
+            'tta' in name,
+            '_r50' not in name,
+            not name.replace('_', '-').startswith(start),
+            len(name),
+            name,
+        ),
+    )
 
 
 def _root(library: str) -> Path:

@@ -125,13 +125,12 @@ def _write_names(rules: Mapping[str, Any], depths: Sequence[int]) -> list[str]:
     start, end = 'backbone.patch_embeds.', '.norm'
     embeds = [name[len(start) : -len(end)] for name in others if name.startswith(start)]
     others = [name for name in others if not name.startswith(start)]
-    embed = [f"    *(f'{start}{{stage}}{end}' for stage in ({', '.join(embeds)},)),"] if embeds else []
+    stages = f'range({len(embeds)})' if embeds == [str(i) for i in range(len(embeds))] else f'({", ".join(embeds)},)'
+    if embeds:
+        others.append(Code(f"*(f'{start}{{stage}}{end}' for stage in {stages})"))
     return [
         '# MMEngine takes the longest key that is part of a name, so norms are named in full.',
-        f'{NAMES} = [',
-        *(f'    {name!r},' for name in others),
-        *embed,
-        ']',
+        f'{NAMES} = {_one_line(others)}',
         f'{NAMES} += [',
         "    f'backbone.blocks.{stage}.{block}.{norm}'",
         f'    for stage, depth in enumerate({tuple(depths)})',
@@ -151,8 +150,10 @@ def _write(value: Any, start: str, end: str, indent: int, reasons: dict[str, str
     if len(line) <= WIDTH and not has_reasons:
         return [line]
     has_names = all(str(key).isidentifier() for key in value)
-    lines = [f'{margin}{start}{"dict(" if has_names else "{"}']
     names = _names_rule(value)
+    if names is not None and all('.' in key and one == names for key, one in value.items()):
+        return [f'{margin}{start}{{name: {_one_line(names)} for name in {NAMES}}}{end}']
+    lines = [f'{margin}{start}{"dict(" if has_names else "{"}']
     for key, one in value.items():
         if names is not None and '.' in key and one == names:
             continue

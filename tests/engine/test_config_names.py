@@ -8,7 +8,7 @@ import pytest
 
 from mmtwins.engine import config_names
 from mmtwins.engine.config import load_config
-from mmtwins.engine.config_names import complete_config, find_config, recipe_files, shipped_folder
+from mmtwins.engine.config_names import complete_config, find_config, inheritable, recipe_files, shipped_folder
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 NAME = 'upernet_twins-svt-s_8xb2-160k_ade20k-512x512'
@@ -38,6 +38,18 @@ def test_an_installed_package_has_its_recipes_in_mim(tmp_path: Path, monkeypatch
     monkeypatch.setattr(config_names, '_PACKAGE', package)
     assert shipped_folder() == package / '.mim'
     assert find_config(NAME) == str(package / '.mim/configs/ade20k' / f'{NAME}.py')
+
+
+def test_folders_with_other_letters_are_found_and_can_be_inherited(tmp_path: Path) -> None:
+    pytest.importorskip('mmdet')
+    name = 'mmdet::legacy_1.x/retinanet_r50_fpn_1x_coco_v1.py'
+    (tmp_path / 'own.py').write_text(f'_base_ = {inheritable(name)!r}\n')
+    assert load_config(str(tmp_path / 'own.py')).model.backbone == load_config(name).model.backbone
+    (tmp_path / 'own.py').write_text(f'_base_ = {name!r}\n')
+    with pytest.raises(ValueError, match=r'which MMEngine cannot read: write mmdet::_base_/\.\./legacy_1\.x/retina'):
+        load_config(str(tmp_path / 'own.py'))
+    usual = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    assert inheritable(usual) == usual
 
 
 @pytest.mark.parametrize(

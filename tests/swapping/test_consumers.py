@@ -35,6 +35,20 @@ def test_heads_that_read_one_stage_or_several_follow_by_their_index() -> None:
     assert changes_of(SEG, DILATED, decode_head=several) == dict(decode_head=dict(in_channels=(256, 512)))
 
 
+def test_the_head_before_an_ocr_head_reads_its_map() -> None:
+    heads = [dict(type='FCNHead', in_channels=1024, in_index=2), dict(type='OCRHead', in_channels=2048, in_index=3)]
+    expected = Edits({0: dict(in_channels=512, in_index=3), 1: dict(in_channels=512)})
+    assert changes_of(SEG, DILATED, decode_head=heads) == dict(decode_head=expected)
+    points = [dict(type='FCNHead', in_channels=1024, in_index=2), dict(type='PointHead', in_channels=2048, in_index=3)]
+    expected = Edits({0: dict(in_channels=256), 1: dict(in_channels=512)})
+    assert changes_of(SEG, DILATED, decode_head=points) == dict(decode_head=expected)
+
+
+def test_a_neck_that_pools_passes_the_channels_on() -> None:
+    neck, head = dict(type='GlobalAveragePooling', kernel_size=(8, 4), stride=1), dict(in_channels=2048)
+    assert changes_of(DET, RESNET[3:], TWINS[3:], neck=neck, head=head) == dict(head=dict(in_channels=512))
+
+
 def test_a_head_inside_a_head_follows_only_if_it_says_which_map_it_reads() -> None:
     head = dict(
         type='IterativeDecodeHead',

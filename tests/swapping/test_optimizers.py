@@ -123,3 +123,25 @@ def test_names_that_are_not_decayed_are_those_of_our_recipes() -> None:
     assert {'pos_block.0.proj.0.weight', 'norm_list.3.bias', 'blocks.0.1.attn.norm.weight'} <= names
     assert not any('mlp' in name or 'qkv' in name for name in names)
     assert torch.tensor([make_tiny().get_parameter(name).numel() for name in names]).sum() > 0
+
+
+def test_factors_of_the_base_for_its_backbone_stay_with_adamw_in_place_of_sgd() -> None:
+    rules = dict(custom_keys=dict(backbone=dict(lr_mult=0.25)))
+    custom_keys = changes_of(dict(bbox_head={}), SGD, paramwise_cfg=rules)['optim_wrapper']['paramwise_cfg'][
+        'custom_keys'
+    ]
+    model = nn.ModuleDict(dict(backbone=make_tiny(), head=nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+            paramwise_cfg=dict(custom_keys={**rules['custom_keys'], **custom_keys}),
+        ),
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in wrapper.optimizer.param_groups:
+        name = names[id(group['params'][0])]
+        if name.startswith('backbone'):
+            assert group['weight_decay'] == (0.05 if is_decayed(name) else 0), name
+        assert group['lr'] == pytest.approx(2.5e-5 if name.startswith('backbone') else 1e-4), name

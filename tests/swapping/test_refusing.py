@@ -5,7 +5,7 @@ import pytest
 import mmtwins
 from mmtwins.engine.config import load_config
 from mmtwins.engine.config_sections import type_of
-from mmtwins.swapping.refusing import METHODS, CannotSwap
+from mmtwins.swapping.refusing import METHODS, CannotSwap, check_holder
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -19,7 +19,7 @@ CASES = {
     'mmdet::cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py': 'stacked hourglass',
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py': r'owns the last stage of a ResNet \(shared_head=ResLayer',
     'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py': "TridentNet's branches|owns the last stage",
-    'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py': "DetectoRS feeds the neck's features back",
+    'mmdet::detectors/detectors_cascade-rcnn_r50_1x_coco.py': 'its neck RFP feeds its features back into the backbone',
     'mmdet::glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py': 'text-image model: language_model',
     'mmdet::misc/d2_faster-rcnn_r50-caffe_fpn_ms-90k_coco.py': 'Detectron2 builds the detector',
 }
@@ -44,3 +44,15 @@ def test_names_are_those_of_classes_without_their_library() -> None:
     assert type_of(dict(type='mmpretrain.ResNet')) == 'ResNet'
     assert type_of(dict(type=mmtwins.TwinsSVTBackbone)) == 'TwinsSVTBackbone'
     assert all(reason.startswith('its backbone is the method: ') for reason in METHODS.values())
+
+
+@pytest.mark.parametrize(('head', 'reason'), [('DPTHead', 'class token'), ('LRASPPHead', '49 x 49 .* stride 8')])
+def test_heads_that_read_more_than_maps_are_refused(head: str, reason: str) -> None:
+    backbone = dict(type='ResNet')
+    check_holder(dict(backbone=backbone, decode_head=[dict(type='FCNHead')]))
+    with pytest.raises(CannotSwap, match=reason):
+        check_holder(dict(backbone=backbone, decode_head=[dict(type='FCNHead'), dict(type=f'mmseg.{head}')]))
+
+
+def test_switchable_convolutions_of_detectors_are_a_feature_extractor() -> None:
+    check_holder(dict(backbone=dict(type='DetectoRS_ResNet', sac=dict(type='SAC')), neck=dict(type='FPN')))

@@ -22,6 +22,7 @@ def test_typical_configs_come_first_and_c4_last() -> None:
     names = _candidates('mmdet', 'faster_rcnn')
     assert names[0].startswith('faster-rcnn_r50')
     assert 'c4' in names[-1]
+    assert _candidates('mmdet', 'bytetrack')[0].startswith('bytetrack_')  # and not its detector alone
 
 
 def test_what_was_found_is_kept_and_what_failed_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
