@@ -11,6 +11,7 @@ from .engine.optim import TwinsLayerDecayConstructor
 from .engine.pictures_hook import TrainingPicturesHook
 from .engine.recompute import replace_activation_checkpointing
 from .engine.resume_hook import ExactResumeHook
+from .engine.schedules import WarmUpCosineLR
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
@@ -39,6 +40,7 @@ __all__ = [
     'TwinsLayerDecayConstructor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
+    'WarmUpCosineLR',
     'fast_path',
 ]
 

@@ -34,7 +34,7 @@ def type_of(part: Mapping[str, Any]) -> str:
 
 
 def _is_package(scope: Any) -> bool:
-    if scope in ('mmseg', 'mmdet'):  # where they are missing, the advice is to install them
+    if scope in ('mmseg', 'mmdet', 'mmpretrain'):  # where they are missing, the advice is to install them
         return True
     return isinstance(scope, str) and scope.isidentifier() and importlib.util.find_spec(scope) is not None
 
