@@ -91,9 +91,11 @@ def describe_end(runner: Runner) -> str:
         given = runner.cfg.filename or 'CONFIG.py'
         whole = Path(runner.work_dir, Path(given).name)  # MMEngine wrote it there, with the options of the command line
         config = whole if whole.is_file() or not runner.cfg.filename else given
-        lines.append(f'The weights are in {file}. To predict with them:')
+        is_classifier = runner.cfg.get('default_scope') == 'mmpretrain'
+        command, rest = ('test', '') if is_classifier else ('predict', ' IMAGE --out predicted')
+        lines.append(f'The weights are in {file}. To {command}{"" if is_classifier else " with"} them:')
         program = 'mmtwins' if shutil.which('mmtwins') else 'python -m mmtwins'
-        lines.append(f'{program} predict {shlex.join([str(config), str(file)])} IMAGE --out predicted')
+        lines.append(f'{program} {command} {shlex.join([str(config), str(file)])}{rest}')
     else:
         lines.append(f'No checkpoint was written to {runner.work_dir}.')
     return '\n'.join(lines)

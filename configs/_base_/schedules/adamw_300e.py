@@ -1,6 +1,7 @@
 # The schedule of the public classification code (main.py): AdamW for 300 epochs, mixed precision, clipped gradients, no
 # average of the weights. The rate is 5e-4 for 512 images; --auto-scale-lr adapts it to other batches, as that code does.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=1)
+max_epochs = 300
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -16,7 +17,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='WarmUpCosineLR', total=300, warmup=5, warmup_start=1e-6, eta_min=1e-5, by_epoch=True),
+    dict(type='WarmUpCosineLR', warmup=5, warmup_start=1e-6, eta_min=1e-5, begin=0, end=max_epochs, by_epoch=True),
 ]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

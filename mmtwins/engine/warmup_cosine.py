@@ -18,16 +18,17 @@ class WarmUpCosineLR(_ParamScheduler):
 
     Args:
         optimizer: Whose rates are set.
-        total: Length of the cosine, in epochs (iterations without ``by_epoch``).
+        end: Length of the cosine, in epochs (iterations without ``by_epoch``); the Runner gives that of the training.
         warmup: Length of the warm-up.
         warmup_start: First rate; not scaled with the optimizer's.
         eta_min: Rate at the end of the cosine.
+        begin: Epoch with t = 0.
         by_epoch: Whether a step is an epoch.
         last_step: As in MMEngine.
         verbose: As in MMEngine.
 
     Raises:
-        ValueError: ``total`` is not longer than ``warmup``, or a number is negative.
+        ValueError: The warm-up is not shorter than the cosine, or a number is negative.
 
     Source: ``main.py`` of the public code with timm 0.3.2; its logs ``logs/svt_b.txt`` and so on have these rates.
     """
@@ -35,21 +36,22 @@ class WarmUpCosineLR(_ParamScheduler):
     def __init__(
         self,
         optimizer: Any,
-        total: int,
+        end: int,
         warmup: int = 0,
         warmup_start: float = 0.0,
         eta_min: float = 0.0,
+        begin: int = 0,
         by_epoch: bool = True,
         last_step: int = -1,
         verbose: bool = False,
     ) -> None:
-        if not 0 <= warmup < total or min(warmup_start, eta_min) < 0:
+        if not 0 <= warmup < end - begin or min(warmup_start, eta_min) < 0:
             raise ValueError(
-                f'total={total}, warmup={warmup}, warmup_start={warmup_start}, eta_min={eta_min}: give a total that is longer '
-                'than the warm-up, and no negative numbers'
+                f'begin={begin}, end={end}, warmup={warmup}, warmup_start={warmup_start}, eta_min={eta_min}: the training must '
+                'be longer than its warm-up, and no rate negative; a short one has warmup=0'
             )
-        self.total, self.warmup, self.warmup_start, self.eta_min = total, warmup, warmup_start, eta_min
-        super().__init__(optimizer, 'lr', last_step=last_step, by_epoch=by_epoch, verbose=verbose)
+        self.warmup, self.warmup_start, self.eta_min = warmup, warmup_start, eta_min
+        super().__init__(optimizer, 'lr', begin, end, last_step, by_epoch, verbose)
 
     def _get_value(self) -> list[float]:
         return [self._rate(base, max(self.last_step - 1, 0)) for base in self.base_values]
@@ -57,6 +59,4 @@ class WarmUpCosineLR(_ParamScheduler):
     def _rate(self, base: float, step: int) -> float:
         if step < self.warmup:
             return self.warmup_start + (base - self.warmup_start) * step / self.warmup
-        if step >= self.total:
-            return self.eta_min
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * step / self.total)) / 2
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * step / (self.end - self.begin))) / 2
