@@ -30,7 +30,8 @@ WARNINGS = (
     '.*`get_instance` should not accept any other arguments',
     '.*__array__ implementation doesn.t accept a copy keyword',
 )
-METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP')  # a training is judged by the first of these that it has
+# A training is judged by the first of these that it has.
+METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP', 'accuracy/top1')
 
 
 class WithoutTables(logging.Filter):
@@ -72,7 +73,7 @@ def silence_libraries() -> None:
 
 
 def describe_end(runner: Runner) -> str:
-    """How a training has ended: its metric, its weights, and the command that predicts with them.
+    """How a training has ended: its metric, its weights, and the command that predicts with them or tests them.
 
     Args:
         runner: A Runner whose training has ended.
@@ -91,9 +92,10 @@ def describe_end(runner: Runner) -> str:
         given = runner.cfg.filename or 'CONFIG.py'
         whole = Path(runner.work_dir, Path(given).name)  # MMEngine wrote it there, with the options of the command line
         config = whole if whole.is_file() or not runner.cfg.filename else given
-        is_classifier = runner.cfg.get('default_scope') == 'mmpretrain'
-        command, rest = ('test', '') if is_classifier else ('predict', ' IMAGE --out predicted')
-        lines.append(f'The weights are in {file}. To {command}{"" if is_classifier else " with"} them:')
+        doing, command, rest = 'predict with', 'predict', ' IMAGE --out predicted'
+        if runner.cfg.get('default_scope') == 'mmpretrain':
+            doing, command, rest = 'test', 'test', ''
+        lines.append(f'The weights are in {file}. To {doing} them:')
         program = 'mmtwins' if shutil.which('mmtwins') else 'python -m mmtwins'
         lines.append(f'{program} {command} {shlex.join([str(config), str(file)])}{rest}')
     else:
