@@ -61,7 +61,9 @@ def _settings() -> Iterator[str]:
     start = power_of_ten(schedule.warmup_start)
     late = f'{schedule.warmup} epochs, from {start}, one late'
     yield row('warm-up [2]', '5 epochs', late, '5 epochs, by iteration', late)
-    yield row('decay of the rate [2]', 'cosine to 0', 'cosine to 1e-5', 'cosine of 295 epochs to 1e-5', 'as the public code')
+    yield row(
+        'decay of the rate [2]', 'cosine to 0', 'cosine to 1e-5', 'cosine of 295 epochs to 1e-5', 'as the public code'
+    )
     decay = optimizer.weight_decay
     spared = f'{decay}; 0 on `pos_block`, vectors'
     yield row('weight decay [3]', 'not stated', spared, f'{decay}; 0 on vectors')
@@ -88,20 +90,21 @@ def _settings() -> Iterator[str]:
 
 def _notes() -> Iterator[str]:
     small, other = RUNS[0], RUNS[3]
-    yield f'Its highest rates are {small.log_rate:g} for SVT-S, {other.log_rate:g} for PCPVT-S and {RUNS[1].rate:g} for the others'
+    rates = f'{small.log_rate:g} for SVT-S, {other.log_rate:g} for PCPVT-S and {RUNS[1].rate:g} for the others'
+    yield f'Its highest rates are {rates}; that is {BATCHES["svt-s"]:,}'
     yield f'that is {BATCHES["svt-s"]:,} and {BATCHES["pcpvt-s"]:,} images, if the option `--lr` stayed at 5e-4.'
     yield 'Somebody who trained SVT-S with 2,048 images got 81.1'
     yield '([issue 20](https://github.com/Meituan-AutoML/Twins/issues/20))'
     yield 'the authors answered that they train with 1,024.'
     each = [BATCHES[one.backbone] // one.gpus for one in (small, other)]
     yield f'`train_dataloader.batch_size={each[0]}` (SVT-S) or `{each[1]}` (PCPVT-S), and `--auto-scale-lr`.'
-    rates = small.learning_rates(np.array([1, 2, 6]))
-    assert rates[0] == small.warmup_start
-    yield f'epochs 0 and 1 have 1e-6, epoch 2 has {rates[1]:.2e}, epoch 6 {rates[2]:.3e}'.replace('e-0', 'e-')
+    first, second, sixth = small.learning_rates(np.array([1, 2, 6]))
+    assert first == small.warmup_start
+    yield f'epochs 0 and 1 have 1e-6, epoch 2 has {second:.2e}, epoch 6 {sixth:.3e}'.replace('e-0', 'e-')
     yield 'at epoch e, counted from 0, the rate is that of t = e - 1 (0 for the first)'
     yield 'below t = 5, 1e-6 + (1e-3 - 1e-6) t / 5; from there on, 1e-5 + (1e-3 - 1e-5)(1 + cos(pi t / 300)) / 2.'
     yield 'timm 0.3.2'
     yield 'values below 0 and above 255'
-    yield "README trains SVT-B with `--drop-path 0.3`; the default of `main.py` is 0.1."
+    yield 'README trains SVT-B with `--drop-path 0.3`; the default of `main.py` is 0.1.'
     counts = {one.backbone: f'{one.log_parameters:,}' for one in RUNS}
     yield f'({counts["svt-s"]} for SVT-S, {counts["pcpvt-l"]} for PCPVT-L)'

@@ -63,7 +63,9 @@ def check_sections(cfg: Config, path: str) -> None:
     _check_numbers(cfg, path)
     scope = cfg.get('default_scope')
     if scope is not None and not _is_package(scope):
-        raise ValueError(f"{path}: default_scope is {scope!r}, no package that is installed: write 'mmseg', 'mmdet' or 'mmpretrain'")
+        raise ValueError(
+            f"{path}: default_scope is {scope!r}, no package that is installed: write 'mmseg', 'mmdet' or 'mmpretrain'"
+        )
 
 
 def _check_numbers(cfg: Config, path: str) -> None:

@@ -30,9 +30,7 @@ def test_there_is_one_run_per_architecture() -> None:
 @each_run
 def test_rates_are_those_of_the_public_log(run: ClassifierRun) -> None:
     epochs = np.array(list(LOGGED[run.backbone]))
-    np.testing.assert_allclose(
-        run.learning_rates(epochs, run.log_rate), list(LOGGED[run.backbone].values()), rtol=1e-9
-    )
+    np.testing.assert_allclose(run.learning_rates(epochs, run.log_rate), list(LOGGED[run.backbone].values()), rtol=1e-9)
     if run.log_rate == run.rate:
         assert (run.learning_rates(epochs) == run.learning_rates(epochs, run.log_rate)).all()
 

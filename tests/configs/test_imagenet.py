@@ -1,27 +1,25 @@
 """The ImageNet-1k recipes: settings of the public code, logits of its classifiers, one step by hand, real trainings."""
 
-import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from classification import ARCH, CLASSES, load_tiny, need_mmpretrain, write_images
+from classification import CLASSES, load_tiny, need_mmpretrain
 from golden import golden_input, golden_positions, golden_tensor, load_golden
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from torch import nn
 
-import mmtwins
 from mmtwins.analysis.counting import count
 from mmtwins.analysis.published_classifiers import CLASSIFIERS, ClassifierRun
 from mmtwins.engine.config import load_config
 from mmtwins.weights.fitting import fit_model
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'imagenet'
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / 'configs' / 'imagenet'
 RUNS = list(CLASSIFIERS.values())
 MODELS_IN_METAFILE = yaml.safe_load((FOLDER / 'metafile.yml').read_text())['Models']
 ARCHS = {'s': 'small', 'b': 'base', 'l': 'large'}
@@ -196,6 +194,30 @@ def test_there_is_one_config_and_one_entry_per_architecture() -> None:
     assert [model['Name'] for model in MODELS_IN_METAFILE] == list(CLASSIFIERS)
     for path in FOLDER.glob('*.py'):
         assert Config.fromfile(path).custom_imports == dict(imports=['mmtwins'], allow_failed_imports=False)
+
+
+def test_the_architecture_of_the_docs_goes_from_a_classifier_to_a_segmentor(tmp_path: Path) -> None:
+    page = (REPOSITORY / 'docs' / 'training.md').read_text().partition('## Pre-train an architecture of your own')[2]
+    texts = re.findall(r'```python\n(.*?)```', page, re.DOTALL)[:2]
+    checkpoint = re.search(r"checkpoint='(.*)'", texts[1])[1]
+    assert re.fullmatch(r'work_dirs/own_classifier/best_accuracy_top1_epoch_\d+\.pth', checkpoint)
+    configs = []
+    for i, text in enumerate(texts):
+        text = text.replace('mmtwins::', f'{REPOSITORY}/configs/').replace(checkpoint, str(tmp_path / 'best.pth'))
+        (tmp_path / f'{i}.py').write_text(text)
+        configs.append(Config.fromfile(tmp_path / f'{i}.py'))
+    classifier = Classifier(configs[0]).eval()
+    with torch.no_grad():
+        assert classifier(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+    torch.save({'state_dict': classifier.state_dict()}, tmp_path / 'best.pth')
+    backbone = MODELS.build(configs[1].model.backbone)
+    backbone.init_weights()
+    weights = classifier.backbone.state_dict()
+    for name, value in backbone.state_dict().items():
+        fresh = torch.full_like(value, float(name.endswith('weight')))
+        assert torch.equal(value, fresh if name.startswith('norm_list.') else weights[name]), name
+    head, dims = configs[1].model.decode_head, configs[0].model.backbone.arch.embed_dims
+    assert (tuple(head.in_channels), configs[1].model.auxiliary_head.in_channels) == (tuple(dims), dims[2])
 
 
 def test_a_config_without_mmpretrain_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

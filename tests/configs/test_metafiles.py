@@ -34,7 +34,9 @@ def read_metrics(model: dict) -> dict[str, float]:
 def test_every_config_is_in_exactly_one_metafile() -> None:
     assert set(METAFILES) == set((REPOSITORY / 'configs').glob('*/metafile.yml'))
     configs = [model['Config'] for metafile in METAFILES for model in load_models(metafile).values()]
-    leaves = [path for folder in ('ade20k', 'coco', 'imagenet') for path in (REPOSITORY / 'configs' / folder).glob('*.py')]
+    leaves = [
+        path for folder in ('ade20k', 'coco', 'imagenet') for path in (REPOSITORY / 'configs' / folder).glob('*.py')
+    ]
     assert sorted(configs) == sorted(path.relative_to(REPOSITORY).as_posix() for path in leaves)
     for metafile in METAFILES:
         content = yaml.safe_load(metafile.read_text())

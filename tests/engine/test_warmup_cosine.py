@@ -53,4 +53,6 @@ def test_wrong_lengths_and_rates_are_refused() -> None:
     for wrong in (dict(warmup=300), dict(warmup=-1), dict(begin=296), dict(eta_min=-1.0)):
         cfg = dict(type='WarmUpCosineLR', **{**dict(end=300, warmup=5), **wrong})
         with pytest.raises(ValueError, match='the training must be longer than its warm-up, and no rate negative'):
-            PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)))
+            PARAM_SCHEDULERS.build(
+                cfg, default_args=dict(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1))
+            )

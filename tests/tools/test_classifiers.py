@@ -26,9 +26,7 @@ each_recipe = pytest.mark.parametrize(
 
 
 @each_recipe
-def test_a_recipe_trains_is_evaluated_and_starts_a_segmentor(
-    recipe: Path, call_tool: CallTool, tmp_path: Path
-) -> None:
+def test_a_recipe_trains_is_evaluated_and_starts_a_segmentor(recipe: Path, call_tool: CallTool, tmp_path: Path) -> None:
     need_mmpretrain()
     cfg = load_tiny(recipe, write_images(tmp_path / 'images'), epochs=2)
     cfg.dump(tmp_path / 'tiny.py')
