@@ -25,7 +25,7 @@ def need_mmpretrain() -> None:
 
 
 def write_images(folder: Path) -> Path:
-    """Write ``train/blue/0.jpg`` and so on, six of each class, and ``val``, two of each; returns the folder."""
+    """Write ``train/blue/blue_0.jpg`` and so on, six of each class, and ``val``, two of each; returns the folder."""
     from PIL import Image
 
     random = np.random.RandomState(0)
@@ -35,7 +35,7 @@ def write_images(folder: Path) -> Path:
             for i in range(number):
                 pixels = random.randint(0, 100, (70 + i, 90 - i, 3)).astype(np.uint8)
                 pixels[..., channel] += 150
-                Image.fromarray(pixels).save(folder / split / name / f'{i}.jpg')
+                Image.fromarray(pixels).save(folder / split / name / f'{name}_{i}.jpg')
     return folder
 
 
