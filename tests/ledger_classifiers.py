@@ -103,7 +103,11 @@ def _notes() -> Iterator[str]:
     yield f'epochs 0 and 1 have 1e-6, epoch 2 has {second:.2e}, epoch 6 {sixth:.3e}'.replace('e-0', 'e-')
     yield 'at epoch e, counted from 0, the rate is that of t = e - 1 (0 for the first)'
     yield 'below t = 5, 1e-6 + (1e-3 - 1e-6) t / 5; from there on, 1e-5 + (1e-3 - 1e-5)(1 + cos(pi t / 300)) / 2.'
-    yield 'timm 0.3.2'
+    yield 'on timm 0.3.2.'
+    yield 'MMPreTrain 1.2.0: `configs/twins/`'
+    yield 'for equal weights within 2e-5 of their spread'
+    yield 'The public code multiplies 5e-4 by the batch and divides it by 512.'
+    yield f'The paper has {small.batch:,} for all.'
     yield 'values below 0 and above 255'
     yield 'README trains SVT-B with `--drop-path 0.3`; the default of `main.py` is 0.1.'
     counts = {one.backbone: f'{one.log_parameters:,}' for one in RUNS}

@@ -56,6 +56,8 @@ def test_each_operation_of_randaugment_is_as_strong_as_that_of_timm(
     ours = augment.transforms[index]
     assert ours.prob == 0.5
     monkeypatch.setattr(ours, 'prob', 1.0)
+    if NAMES[index] == 'SharpnessIncreasing':  # which does little to a smooth picture
+        picture = np.random.RandomState(2).randint(0, 256, (120, 160, 3)).astype(np.uint8)
     given, wanted = [], []
     for negative in (0.0, 1.0):
         if hasattr(ours, 'random_negative_prob'):
@@ -69,7 +71,7 @@ def test_each_operation_of_randaugment_is_as_strong_as_that_of_timm(
     change = np.abs(np.array(wanted) - picture).mean()
     # Both directions have the same chance; which one is positive does not matter.
     difference = min(np.abs(np.array(pair) - wanted).mean() for pair in (given, given[::-1]))
-    assert change > 0.5
+    assert change > 5
     assert difference < 0.1 * change
 
 

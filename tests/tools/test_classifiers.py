@@ -89,3 +89,5 @@ def test_mixed_precision_needs_a_gpu_and_float32_is_an_option_away(call_tool: Ca
     assert result.returncode == 1
     remedy = 'needs a GPU: .*; --cfg-options optim_wrapper.type=OptimWrapper trains in float32'
     assert re.search(remedy, result.stderr)
+    result = call_tool('train.py', RECIPES[0], '--cfg-options', 'optim_wrapper.type=OptimWrapper', 'data_root=nowhere')
+    assert 'the train data set needs nowhere/train, which does not exist' in result.stderr
