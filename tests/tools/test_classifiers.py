@@ -60,6 +60,7 @@ def check_segmentor(cfg: Config, checkpoint: Path) -> None:
     pytest.importorskip('mmseg')
     from mmtwins.engine.config import load_config
     from mmtwins.engine.model import build_model
+    from mmtwins.weights.loading import load_safely
 
     family = 'svt' if 'SVT' in cfg.model.backbone.type else 'pcpvt'
     (path,) = (CONFIGS / 'ade20k').glob(f'fpn_twins-{family}-s_*.py')
@@ -68,7 +69,7 @@ def check_segmentor(cfg: Config, checkpoint: Path) -> None:
     segmentor.model.neck.in_channels = list(ARCH['embed_dims'])
     model = build_model(segmentor)
     model.init_weights()
-    trained = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    trained = load_safely(str(checkpoint))['state_dict']
     weights = model.backbone.state_dict()
     for name, value in weights.items():
         if name.startswith('norm_list.'):
