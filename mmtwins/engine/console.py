@@ -73,7 +73,7 @@ def silence_libraries() -> None:
 
 
 def describe_end(runner: Runner) -> str:
-    """How a training has ended: its metric, its weights, and the command that predicts with them or tests them.
+    """How a training has ended: its metric, its weights, and the command that predicts with them.
 
     Args:
         runner: A Runner whose training has ended.
@@ -92,12 +92,9 @@ def describe_end(runner: Runner) -> str:
         given = runner.cfg.filename or 'CONFIG.py'
         whole = Path(runner.work_dir, Path(given).name)  # MMEngine wrote it there, with the options of the command line
         config = whole if whole.is_file() or not runner.cfg.filename else given
-        doing, command, rest = 'predict with', 'predict', ' IMAGE --out predicted'
-        if runner.cfg.get('default_scope') == 'mmpretrain':
-            doing, command, rest = 'test', 'test', ''
-        lines.append(f'The weights are in {file}. To {doing} them:')
+        lines.append(f'The weights are in {file}. To predict with them:')
         program = 'mmtwins' if shutil.which('mmtwins') else 'python -m mmtwins'
-        lines.append(f'{program} {command} {shlex.join([str(config), str(file)])}{rest}')
+        lines.append(f'{program} predict {shlex.join([str(config), str(file)])} IMAGE --out predicted')
     else:
         lines.append(f'No checkpoint was written to {runner.work_dir}.')
     return '\n'.join(lines)

@@ -33,8 +33,7 @@ def prepare_config(cfg: Config, path: str | Path) -> str:
     library = cfg.get('default_scope')
     if library == 'mmpretrain':
         raise ValueError(
-            f'{path} is a classifier, whose predictions come from `mmtwins test` with --out or --show-dir, or from '
-            "mmpretrain's ImageClassificationInferencer: this needs a segmentor or a detector"
+            f'{path} is a classifier, which `mmtwins predict` and `mmtwins test` take: this needs a segmentor or a detector'
         )
     if library not in ('mmseg', 'mmdet'):
         raise ValueError(f'{path}: default_scope is {library!r}, predictions need mmseg or mmdet')

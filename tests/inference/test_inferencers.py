@@ -30,7 +30,8 @@ def test_the_pipelines_of_the_recipes_take_an_image_alone(name):
 
 def test_configs_that_are_not_for_predictions():
     for text, message in (
-        ("default_scope = 'mmpretrain'", 'mmpretrain'),
+        ("default_scope = 'mmrotate'", "default_scope is 'mmrotate', predictions need mmseg or mmdet"),
+        ("default_scope = 'mmpretrain'", 'c.py is a classifier, which `mmtwins predict` and `mmtwins test` take'),
         ("default_scope = 'mmseg'\nmodel = dict(type='EncoderDecoder')", 'lacks'),
     ):
         with pytest.raises(ValueError, match=message):

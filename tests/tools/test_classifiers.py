@@ -1,5 +1,6 @@
 """Classifiers through the tools on generated images: trained, tested, and used as the start of a segmentor."""
 
+import json
 import pickle
 import re
 import subprocess
@@ -37,7 +38,7 @@ def test_a_recipe_trains_is_evaluated_and_starts_a_segmentor(recipe: Path, call_
     assert rates == [(epoch, step, '1.0000e-06') for epoch in '12' for step in '123']
     assert len(re.findall(r'accuracy/top1: \d', log)) == 2
     (best,) = (tmp_path / 'work').glob('best_accuracy_top1_epoch_*.pth')
-    assert f'mmtwins test {tmp_path / "work" / "tiny.py"}' in result.stdout
+    assert f'mmtwins predict {tmp_path / "work" / "tiny.py"}' in result.stdout
 
     checkpoint = tmp_path / 'work' / 'epoch_2.pth'
     out = ['--out', tmp_path / 'out.pkl', '--show-dir', tmp_path / 'painted']
@@ -50,9 +51,30 @@ def test_a_recipe_trains_is_evaluated_and_starts_a_segmentor(recipe: Path, call_
     assert accuracy == pytest.approx(100 * right / len(predictions), abs=1e-3) and len(predictions) == 2 * len(CLASSES)
     assert len(list((tmp_path / 'painted').rglob('*'))) >= len(predictions)
 
-    result = call_tool('infer.py', tmp_path / 'tiny.py', checkpoint, tmp_path / 'images', '--out', tmp_path / 'no')
-    assert result.returncode == 1 and 'is a classifier, whose predictions come from `mmtwins test`' in result.stderr
+    check_predictions(call_tool, tmp_path, checkpoint, predictions)
     check_segmentor(cfg, best)
+
+
+def check_predictions(call_tool: CallTool, folder: Path, checkpoint: Path, tested: list[dict]) -> None:
+    """`mmtwins predict` prints and writes the classes of the test; what is no image is skipped, other commands refuse."""
+    (folder / 'images' / 'val' / 'notes.jpg').write_text('no image')
+    given = [folder / 'tiny.py', checkpoint, folder / 'images' / 'val']
+    result = call_tool('infer.py', *given, '--out', folder / 'found', '--batch-size', '4')
+    assert result.returncode == 0, result.stderr
+    found = json.loads((folder / 'found' / 'predictions.json').read_text())
+    by_path = {one['img_path']: one for one in tested}
+    assert [one['path'] for one in found] == sorted(by_path)
+    for one in found:
+        other = by_path[one['path']]
+        assert (one['label'], one['name']) == (int(other['pred_label']), CLASSES[one['label']])
+        assert one['score'] == pytest.approx(float(other['pred_score'].max()), abs=1e-5)
+        assert f'{one["path"]}: {one["name"]} ({one["score"]:.3f})' in result.stdout
+    assert f'{len(found)} predicted, 1 skipped' in result.stdout and 'skipped' in result.stderr
+    assert 'notes.jpg' in result.stderr
+    result = call_tool('app.py', folder / 'tiny.py', checkpoint)
+    assert (
+        result.returncode == 1 and 'is a classifier, which `mmtwins predict` and `mmtwins test` take' in result.stderr
+    )
 
 
 def check_segmentor(cfg: Config, checkpoint: Path) -> None:
