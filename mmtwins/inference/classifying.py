@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -57,7 +58,7 @@ class Classifier:
         content = load_safely(str(checkpoint))
         with naming_checkpoint(checkpoint):
             unwrap(content)
-        self.model = build_model(cfg)
+        self.model: Any = build_model(cfg)  # a BaseModel
         with naming_checkpoint(checkpoint):
             load_weights(self.model, content)
         self.model.to(device).eval()

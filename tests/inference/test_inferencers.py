@@ -68,10 +68,10 @@ def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
     other.write_text(f"_base_ = '{SEGMENTOR}'\nmodel = dict(backbone={resnet})\n")
     with pytest.raises(ValueError, match='EncoderDecoder has no Twins backbone'):
         load_inferencer(other, toy_checkpoints['mmseg'], 'cpu')
-    other.write_text("default_scope = 'mmpretrain'\n")
+    other.write_text("default_scope = 'mmrotate'\n")
     with pytest.raises(
         ValueError,
-        match=r"default_scope is 'mmpretrain', (predictions need|no package)",
+        match=r"default_scope is 'mmrotate', (predictions need|no package)",
     ):
         load_inferencer(other, toy_checkpoints['mmseg'], 'cpu')
 

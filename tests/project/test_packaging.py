@@ -192,7 +192,7 @@ def test_the_command_of_an_install_lists_and_finds_its_own_recipes(wheel, site, 
         assert 'mmtwins = mmtwins.__main__:main' in archive.read(name).decode()
     for command in ((sys.executable, str(site / 'bin' / 'mmtwins')), (sys.executable, '-m', 'mmtwins')):
         recipes = json.loads(run(*command, 'list', 'svt-b', '--json', cwd=tmp_path, site=site))
-        assert len(recipes) == 6 and all(recipe['parameters'] > 1e7 for recipe in recipes)
+        assert len(recipes) == 7 and all(recipe['parameters'] > 1e7 for recipe in recipes)
         assert all(Path(recipe['config']).is_relative_to(site / 'mmtwins' / '.mim') for recipe in recipes)
     code = (
         f'import sys; sys.argv = [{str(site / "bin" / "mmtwins")!r}]; sys.orig_argv = [sys.executable, *sys.argv]\n'
