@@ -74,6 +74,7 @@ setup(
         # mmcv needs torch installed before it builds, so neither framework is a hard requirement: `make setup` does it.
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],
+        'cls': [*requirements('mmcv'), *requirements('cls')],
         'app': requirements('app'),
         'video': requirements('video'),
         'tracking': requirements('tracking'),

@@ -13,6 +13,7 @@ from .engine.recompute import replace_activation_checkpointing
 from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
+from .engine.warmup_cosine import WarmUpCosineLR
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
 from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
@@ -39,6 +40,7 @@ __all__ = [
     'TwinsLayerDecayConstructor',
     'TwinsPCPVTBackbone',
     'TwinsSVTBackbone',
+    'WarmUpCosineLR',
     'fast_path',
 ]
 

@@ -4,6 +4,8 @@ A golden file stores no weights. Both sides draw every tensor from its own NumPy
 the CRC-32 of the parameter's name in the reference implementation, so the same names and shapes give the same
 numbers on any machine (``numpy.random.RandomState`` is frozen by NumPy's compatibility policy).
 
+``timm_classifiers.json`` holds logits of timm's six classifiers instead of features, the same 64 positions of (2, 1000).
+
 The files in ``tests/data/recipes/`` hold one training step of a whole model of the public code: losses, norms of the gradients
 and of what AdamW changed. Their weights, images and annotations are drawn in the same way.
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from recipes import DEPTHS, RECIPES, parse_name, step_of
 
+from mmtwins.analysis import published_classifiers
 from mmtwins.analysis.published import BACKBONES, RUNS, SCHEDULES, Schedule
 
 # mIoU of UPerNet in the public README.
@@ -20,14 +21,7 @@ PORT = {
     'pcpvt-l': (49.35, 50.08, 45.94, 46.70),
 }
 # Backbones as classifiers: parameters (M), FLOPs (G) in the paper and in the public README.
-CLASSIFIERS = {
-    'svt-s': (24, 2.9, 2.8),
-    'svt-b': (56, 8.6, 8.3),
-    'svt-l': (99.2, 15.1, 14.8),
-    'pcpvt-s': (24.1, 3.8, 3.7),
-    'pcpvt-b': (43.8, 6.7, 6.4),
-    'pcpvt-l': (60.9, 9.8, 9.5),
-}
+CLASSIFIERS = {run.backbone: (run.parameters, *run.macs) for run in published_classifiers.CLASSIFIERS.values()}
 NOT_STATED, NONE = 'not stated', 'none'
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import ledger_classifiers
 import ledger_settings
 import numpy as np
 from mmengine.config import Config
@@ -33,7 +34,9 @@ from mmtwins.analysis.run_findings import (
 
 REPOSITORY = Path(__file__).parents[1]
 LEDGER = REPOSITORY / 'docs' / 'reproduction.md'
-ADE20K, COCO, TOY = (REPOSITORY / 'configs' / folder / 'README.md' for folder in ('ade20k', 'coco', 'toy'))
+ADE20K, COCO, IMAGENET, TOY = (
+    REPOSITORY / 'configs' / folder / 'README.md' for folder in ('ade20k', 'coco', 'imagenet', 'toy')
+)
 README = REPOSITORY / 'README.md'
 # Numbers in names, and in places that are no statement: code blocks, what tools measured and wrote between their markers, targets
 # of links, references, numbers of list items.
@@ -116,7 +119,7 @@ def readme_texts() -> list[str]:
     upernet, fpn = (SCHEDULES[title].iterations // 1000 for title in ('UPerNet', 'Semantic FPN'))
     return [
         f'UPerNet ({upernet}k) and Semantic FPN ({fpn}k) on ADE20K',
-        f'The {len(RUNS)} recipes have the public',
+        f'The {len(RUNS)} recipes for ADE20K and COCO have the public',
         'ADE20K is `ADEChallengeData2016.zip`',
         'COCO is `train2017.zip`, `val2017.zip` and `annotations_trainval2017.zip`',
     ]
@@ -275,6 +278,7 @@ def ledger_texts() -> list[str]:
         '| model | paper, table 2 | public README |',
     ]
     texts += [*ledger_settings.rows(), *ledger_settings.sentences(), *log_texts(), *cost_texts()]
+    texts += ledger_classifiers.ledger_texts()
     for schedule in SCHEDULES.values():
         texts += result_rows(schedule, f'../configs/{schedule.dataset}/', costs=True)
         texts.append(f'**{schedule.title}**; FLOPs at {"512 x 512" if schedule.dataset == "ade20k" else "800 x 600"}')
@@ -289,6 +293,7 @@ PAGES = {
     LEDGER: (ledger_texts, '# Reproduction ledger', None),
     ADE20K: (ade20k_texts, '# ADE20K', '## Starting weights'),
     COCO: (coco_texts, '# COCO', None),
+    IMAGENET: (ledger_classifiers.readme_texts, '# ImageNet-1k', None),
     TOY: (toy_texts, '# Toy scenes', None),
     README: (readme_texts, '## Train on ADE20K and COCO', '**Train and test**'),
 }

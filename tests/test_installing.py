@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_hint_installs_from_a_checkout() -> None:
     assert how_to_install('app').endswith("`pip install --no-build-isolation '.[app]'`, in a checkout of mmtwins")
     assert 'make setup' in how_to_install('app')
+    assert how_to_install('cls') == "run `pip install --no-build-isolation '.[cls]'` in a checkout of mmtwins"
 
 
 def test_every_extra_that_a_hint_names_exists() -> None:

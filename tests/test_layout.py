@@ -62,6 +62,7 @@ TESTED_ELSEWHERE = {
     'mmtwins.commands.cost': 'tests/tools/test_gsa_cost.py',
     'mmtwins.commands.attention': 'tests/tools/test_visualize_attention.py',
     'mmtwins.commands.predict': 'tests/tools/test_infer.py',
+    'mmtwins.inference.classifying': 'tests/tools/test_classifiers.py',
     'mmtwins.commands.export': 'tests/test_export.py',
     'mmtwins.commands.train': 'tests/tools/test_train_and_test.py',
     'mmtwins.commands.test': 'tests/tools/test_train_and_test.py',

@@ -27,6 +27,7 @@ MODULES = {
     'mmcv': 'all',
     'mmseg': 'seg',
     'mmdet': 'det',
+    'mmpretrain': 'cls',
     'pycocotools': 'det',
     'matplotlib': 'all',
     'pydantic': 'seg',
@@ -38,7 +39,17 @@ MODULES = {
     'rich_argparse': 'all',
     'argcomplete': 'all',
 }
-OPTIONAL = ('gradio', 'onnx', 'onnxscript', 'onnxruntime', 'av', 'pydantic', 'rich_argparse', 'argcomplete')
+OPTIONAL = (
+    'mmpretrain',
+    'gradio',
+    'onnx',
+    'onnxscript',
+    'onnxruntime',
+    'av',
+    'pydantic',
+    'rich_argparse',
+    'argcomplete',
+)
 BASE = ('torch', 'mmengine', 'numpy', 'safetensors', 'huggingface_hub', 'backbone')
 LIBRARY = (*BASE, 'cv2', 'mmcv', 'mmcv operators', 'matplotlib')
 # What each command needs; one element of an inner tuple is enough.
@@ -49,6 +60,7 @@ NEEDS: dict[str, tuple] = {
     'benchmark': (*BASE, 'matplotlib'),
     'check-run': (*BASE, 'matplotlib'),
     'cost': (*BASE, 'matplotlib'),
+    **dict.fromkeys(('train', 'test'), (*LIBRARY, ('mmseg', 'mmdet', 'mmpretrain'))),
     'check-data': (*LIBRARY, ('mmseg', 'mmdet'), 'pydantic', 'pycocotools'),
     'export': (*LIBRARY, ('mmseg', 'mmdet'), 'onnx', 'onnxscript'),
     'app': (*LIBRARY, ('mmseg', 'mmdet'), 'gradio'),

@@ -1,9 +1,11 @@
-"""Predict on images and videos with a trained model, and write overlays and results in ADE20K's and COCO's formats."""
+"""Predict on images and videos with a trained model; write overlays and results in ADE20K's and COCO's formats, or classes."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from .bars import new_bar
 from .parsing import parse, refuse, register
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from ..inference.predictor import Predictor
     from ..inference.writers import ResultWriter
 
@@ -45,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     register()
     import cv2
 
+    from ..engine.config import load_config
     from ..inference.predictor import Predictor
     from ..inference.sources import find_all
     from ..inference.writers import ResultWriter
@@ -56,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Path(args.out).exists() and not Path(args.out).is_dir():
             raise ValueError(f'--out {args.out} is a file: name a folder')
         sources = find_all(args.input, args.out)
+        cfg = load_config(args.config, args.cfg_options)
+        if cfg.get('default_scope') == 'mmpretrain':
+            _classify(args, cfg, sources)
+            return
         thr = {} if args.score_thr is None else {'score_thr': args.score_thr}
         predictor = Predictor(args.config, args.checkpoint, args.device, cfg_options=args.cfg_options, **thr)
         if thr and not predictor.is_detector:
@@ -69,9 +78,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             print(f'stopped; what was predicted until then is in {args.out}', file=sys.stderr)
             sys.exit(130)
+    _conclude(args, results, skipped)
+
+
+def _conclude(args: argparse.Namespace, results: int, skipped: int) -> None:
     print(f'{results} predicted, {skipped} skipped; results are in {args.out}')
     if not results:
         sys.exit(f'error: nothing in {" ".join(args.input)} could be read')
+
+
+def _classify(args: argparse.Namespace, cfg: 'Config', sources: list[str]) -> None:
+    """Print the class of each image and its score, and write them to ``predictions.json``."""
+    from ..inference.classifying import Classifier
+
+    skipped: list[str] = []
+
+    def skip(name: str, reason: str) -> None:
+        skipped.append(name)
+        print(os.fsencode(f'skipped {name}: {reason}').decode(errors='replace'), file=sys.stderr)
+
+    found = []
+    for one in Classifier(cfg, args.checkpoint, args.device)(sources, args.batch_size, skip):
+        print(os.fsencode(f'{one.path}: {one.name} ({one.score:.3f})').decode(errors='replace'))
+        found.append(asdict(one))
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    (Path(args.out) / 'predictions.json').write_text(json.dumps(found, indent=2) + '\n')
+    _conclude(args, len(found), len(skipped))
 
 
 def _run(predictor: 'Predictor', sources: list[str], writer: 'ResultWriter', batch_size: int) -> tuple[int, int]:

@@ -11,8 +11,16 @@ from pathlib import Path
 from ..engine.config_names import recipe_files, shipped_folder
 from .parsing import parse
 
-TASKS = {'segmentation': 'Semantic segmentation', 'detection': 'Object detection and instance segmentation'}
-DATASETS = {'ade20k': ('segmentation', 'ADE20K'), 'coco': ('detection', 'COCO')}
+TASKS = {
+    'segmentation': 'Semantic segmentation',
+    'detection': 'Object detection and instance segmentation',
+    'classification': 'Image classification',
+}
+DATASETS = {
+    'ade20k': ('segmentation', 'ADE20K'),
+    'coco': ('detection', 'COCO'),
+    'imagenet': ('classification', 'ImageNet-1k'),
+}
 ARCHS = {'s': 'small', 'b': 'base', 'l': 'large'}
 NOTE = (
     'Metrics are those that the Twins authors published; a dash stands for none. MACs are of the whole model, for one '
@@ -27,7 +35,7 @@ class Recipe:
 
     Attributes:
         name: Name of the recipe, which every command takes as a config.
-        task: ``'segmentation'`` or ``'detection'``.
+        task: One of :data:`TASKS`.
         dataset: Data set that it trains on.
         model: Backbone and head.
         metrics: Published results, in percent.
@@ -57,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'word', nargs='*', help='show the recipes that have all of these words, such as upernet svt-s (default: all)'
     )
-    parser.add_argument('--task', choices=TASKS, help='show the recipes of this task (default: of both)')
+    parser.add_argument('--task', choices=TASKS, help='show the recipes of this task (default: of all)')
     parser.add_argument('--json', action='store_true', help='print JSON instead of tables')
 
 
@@ -117,7 +125,7 @@ def _from_metafile(name: str, path: Path, entry: dict) -> Recipe:
         metadata['Parameters'],
         metadata['FLOPs'],
         metadata['Image Size'],
-        _starting_weights(name),
+        None if task == 'classification' else _starting_weights(name),
         str(path),
         metadata.get('Results Source', ''),
     )

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument(
         '--out',
-        help='write predictions: a folder of PNG files (segmentation) or a .pkl file (detection) (default: none)',
+        help='write predictions: a folder of PNG files (segmentation) or a .pkl file (others) (default: none)',
     )
     parser.add_argument('--show', action='store_true', help='show pictures of the predictions in a window')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions (default: none are drawn)')

@@ -1,4 +1,4 @@
-"""Train a segmentor or a detector; the config's default_scope decides which library builds it."""
+"""Train a segmentor, a detector or a classifier; the config's default_scope decides which library builds it."""
 
 import argparse
 from collections.abc import Sequence
@@ -152,8 +152,10 @@ def check_optimizer(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
-        cause = '--amp' if args.amp else args.config
-        raise ValueError(f'{cause} needs a GPU: MMEngine trains in mixed precision only there')
+        cause, remedy = '--amp' if args.amp else args.config, ''
+        if not args.amp and 'loss_scale' not in cfg.optim_wrapper:
+            remedy = '; --cfg-options optim_wrapper.type=OptimWrapper trains in float32'
+        raise ValueError(f'{cause} needs a GPU: MMEngine trains in mixed precision only there{remedy}')
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr with a base_batch_size')

@@ -12,7 +12,7 @@ from .config_files import check_files, explain_reading, text_of
 from .config_names import find_config
 from .config_sections import check_sections
 
-EXTRAS = {'mmseg': 'seg', 'mmdet': 'det'}  # of setup.py, by default_scope
+EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'cls'}  # of setup.py, by default_scope
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:

@@ -34,7 +34,7 @@ def type_of(part: Mapping[str, Any]) -> str:
 
 
 def _is_package(scope: Any) -> bool:
-    if scope in ('mmseg', 'mmdet'):  # where they are missing, the advice is to install them
+    if scope in ('mmseg', 'mmdet', 'mmpretrain'):  # where they are missing, the advice is to install them
         return True
     return isinstance(scope, str) and scope.isidentifier() and importlib.util.find_spec(scope) is not None
 
@@ -63,7 +63,9 @@ def check_sections(cfg: Config, path: str) -> None:
     _check_numbers(cfg, path)
     scope = cfg.get('default_scope')
     if scope is not None and not _is_package(scope):
-        raise ValueError(f"{path}: default_scope is {scope!r}, no package that is installed: write 'mmseg' or 'mmdet'")
+        raise ValueError(
+            f"{path}: default_scope is {scope!r}, no package that is installed: write 'mmseg', 'mmdet' or 'mmpretrain'"
+        )
 
 
 def _check_numbers(cfg: Config, path: str) -> None:

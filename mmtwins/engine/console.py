@@ -30,7 +30,8 @@ WARNINGS = (
     '.*`get_instance` should not accept any other arguments',
     '.*__array__ implementation doesn.t accept a copy keyword',
 )
-METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP')  # a training is judged by the first of these that it has
+# A training is judged by the first of these that it has.
+METRICS = ('mIoU', 'coco/segm_mAP', 'coco/bbox_mAP', 'accuracy/top1')
 
 
 class WithoutTables(logging.Filter):

@@ -9,7 +9,7 @@ def paint_predictions(cfg: Config, folder: str | None = None, wait_time: float |
     """Let an evaluation paint its predictions, in place.
 
     Args:
-        cfg: Config of MMSegmentation or MMDetection.
+        cfg: The whole config.
         folder: Folder to write them to; None writes none.
         wait_time: Seconds to show each in a window; None shows none.
 
@@ -19,6 +19,11 @@ def paint_predictions(cfg: Config, folder: str | None = None, wait_time: float |
     if 'visualization' not in cfg.default_hooks:
         raise ValueError(f'--show, --show-dir: {cfg.filename} has no visualization hook in default_hooks')
     hook = cfg.default_hooks.visualization
+    if _is_classification(cfg):
+        hook.update(enable=True, interval=1, show=wait_time is not None, out_dir=folder)
+        if wait_time is not None:
+            hook.wait_time = wait_time
+        return
     hook.update(draw=True, interval=1, show=wait_time is not None)
     if wait_time is not None:
         hook.wait_time = wait_time
@@ -49,19 +54,21 @@ def write_predictions(cfg: Config, out: str) -> None:
     """Let an evaluation write its predictions, in place.
 
     Args:
-        cfg: Config of MMSegmentation or MMDetection.
-        out: Folder of PNG files for a segmentation, a .pkl file for a detection.
+        cfg: The whole config.
+        out: Folder of PNG files for a segmentation, a .pkl file for a detection or a classification.
 
     Raises:
-        ValueError: Predictions of a detector go into a .pkl file.
+        ValueError: Predictions of a detector or classifier go into a .pkl file.
     """
     metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    if not _is_detection(cfg):
+    if not _is_detection(cfg) and not _is_classification(cfg):
         metrics[0].update(output_dir=out, keep_results=True)
     elif out.endswith(('.pkl', '.pickle')):
-        cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]
+        kind = 'DumpResults' if _is_classification(cfg) else 'DumpDetResults'
+        cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=out)]
     else:
-        raise ValueError(f'--out {out}: predictions of a detector go into a .pkl file')
+        owner = 'classifier' if _is_classification(cfg) else 'detector'
+        raise ValueError(f'--out {out}: predictions of a {owner} go into a .pkl file')
 
 
 def make_folder(out: str) -> None:
@@ -78,3 +85,7 @@ def make_folder(out: str) -> None:
 
 def _is_detection(cfg: Config) -> bool:
     return cfg.get('default_scope') == 'mmdet'
+
+
+def _is_classification(cfg: Config) -> bool:
+    return cfg.get('default_scope') == 'mmpretrain'

@@ -94,6 +94,8 @@ def _describe_random_weights(cfg: Config, from_scratch: bool, recipe: str | None
         return f'RANDOM: {recipe} starts from ImageNet weights, without them its numbers will not come; {remedy}', True
     if from_scratch:
         return 'random, as --from-scratch asks', False
+    if cfg.get('default_scope') == 'mmpretrain':
+        return 'random, as a classifier starts', False
     if name:
         return f'RANDOM: the config names no checkpoint; {remedy}, or ask for random ones with --from-scratch', True
     return 'random: the config names no checkpoint', False

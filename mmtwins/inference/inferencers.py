@@ -31,6 +31,10 @@ def prepare_config(cfg: Config, path: str | Path) -> str:
         ValueError: It is of another library, or lacks a model or how images are prepared.
     """
     library = cfg.get('default_scope')
+    if library == 'mmpretrain':
+        raise ValueError(
+            f'{path} is a classifier, which `mmtwins predict` and `mmtwins test` take: this needs a segmentor or a detector'
+        )
     if library not in ('mmseg', 'mmdet'):
         raise ValueError(f'{path}: default_scope is {library!r}, predictions need mmseg or mmdet')
     if 'model' not in cfg or 'dataset' not in (cfg.get('test_dataloader') or {}):

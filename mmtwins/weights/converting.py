@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .formats import FORMATS, Format, recognise
+from .formats import CLASSIFIER, FORMATS, Format, recognise
 
 SHARES = {'q': 1, 'kv': 2}  # of a joined tensor
 
@@ -19,8 +19,9 @@ def to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         The same in native names. A whole dense model keeps its heads and the prefix of its backbone. A classifier
-        has ``norm.*`` and ``head.*`` beside the bare backbone, as in the public code. A final norm without a
-        classifier becomes the norm of the last stage.
+        has ``norm.*`` and ``head.*`` beside the bare backbone, as in the public code, also if it is mmpretrain's
+        ``ImageClassifier`` around a backbone of this package. A final norm without a classifier becomes the norm of the
+        last stage.
 
     Raises:
         ValueError: There is not exactly one Twins backbone in it, or a tensor does not divide into q, k and v.
@@ -35,9 +36,9 @@ def to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for proj, q in _pairs_without_bias(native):
             native.setdefault(proj, native[q].new_zeros(len(native[q])))
     others = [name for name in native if not name.startswith(prefix)]
-    backbone, head = fmt.classifier
+    backbone, head = CLASSIFIER
     head = prefix.removesuffix(backbone) + head
-    if backbone and prefix.endswith(backbone) and others and all(name.startswith(head) for name in others):
+    if prefix.endswith(backbone) and others and all(name.startswith(head) for name in others):
         native = {name.removeprefix(prefix).replace(head, 'head.', 1): value for name, value in native.items()}
         return rename_final_norm(native, to='norm.')
     return native if f'{prefix}head.weight' in native else rename_final_norm(native, prefix, to='norm_list.')

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .converting import rename_final_norm, stage_of, to_native
-from .formats import BLOCK, recognise, strip_wrappers, unwrap
+from .formats import BLOCK, CLASSIFIER, recognise, strip_wrappers, unwrap
 from .resizing import KernelChange, fit_sr_kernels
 
-CLASSIFICATION_LAYER = re.compile(r'(?<!rpn_)(cls|seg|class|logits|fc_reg)[^.]*(\.\d+)*$')
+CLASSIFICATION_LAYER = re.compile(r'(?<!rpn_)(cls|seg|class|logits|fc_reg)[^.]*(\.\d+)*$|^head\.fc$')
 AUXILIARY_HEAD = 'auxiliary_head'  # takes part in training only
 LEFT, DROPPED, RENEWED = 'left as initialised', 'dropped', 're-initialised'
 
@@ -208,7 +208,9 @@ def _describe(native: Mapping[str, Tensor]) -> str:
 
 
 def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Fit:
-    """Fit a checkpoint to a whole dense model: name its backbone as the model does, leave out heads that do not fit.
+    """Fit a checkpoint to a whole model: name its backbone as the model does, leave out heads that do not fit.
+
+    The head of a classifier fits mmpretrain's ``ImageClassifier``.
 
     Args:
         checkpoint: Any public Twins checkpoint, of a backbone, a classifier or a whole dense model.
@@ -228,9 +230,13 @@ def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> 
     fit = _fit_backbone(parts, backbone)
     heads = {name: expected[names[name]] for name in names if not name.startswith(own)}
     outer = parts.prefix.removesuffix(own)  # of a wrapper: a teacher, a student, an average
-    given = {}
+    given, dropped = {}, dict(fit.dropped)
     if own and parts.prefix.endswith(own):
         given = {name.removeprefix(outer): value for name, value in parts.others.items()}
+    elif own == CLASSIFIER[0] and f'{CLASSIFIER[1]}weight' in heads and not parts.prefix:
+        head = {name: value for name, value in parts.backbone.items() if name.startswith('head.')}
+        given = {name.replace('head.', CLASSIFIER[1], 1): value for name, value in head.items()}
+        dropped.pop('head', None)
     misfits: list[Misfit] = []
     left_out: set[str] = set()
     for part in sorted({name.partition('.')[0] for name in {**heads, **given}}):
@@ -240,7 +246,7 @@ def fit_model(checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> 
         misfits += found
         left_out |= names_left
     loaded = {name: value for name, value in given.items() if name in heads and name not in left_out}
-    dropped = {**fit.dropped, 'heads of the model': len(parts.others) - len(loaded)}
+    dropped['heads of the model'] = len(given or parts.others) - len(loaded)
     return replace(
         fit,
         weights={names[own + name]: value for name, value in fit.weights.items()}

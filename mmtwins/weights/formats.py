@@ -23,7 +23,7 @@ class Format:
         renamed_gsa: The same for attention with separate q and kv. Native starts with one foreign start are joined
             along the first axis, in this order.
         all_biases_or_none: Whether attention without a bias of q has no output bias either.
-        classifier: Prefix of the backbone and start of the head's names in an ImageNet classifier.
+        classifier: Prefix of the backbone and start of the head's names in an ImageNet classifier that is written.
         has_dense_models: Whether the library has whole dense models and norms after stages; else it gets bare backbones.
     """
 
@@ -35,6 +35,8 @@ class Format:
     has_dense_models: bool = True
 
 
+# Prefix of the backbone and start of the head's names in mmpretrain's ImageClassifier, whatever its backbone.
+CLASSIFIER = ('backbone.', 'head.fc.')
 FORMATS = {
     'native': Format(blocks='blocks'),  # the public code's names
     'timm': Format(blocks='blocks', has_dense_models=False),
@@ -64,7 +66,7 @@ FORMATS = {
             'blocks.*.*.': 'stages.*.*.',
             'norm_list.*.': 'norm_after_stage*.',
         },
-        classifier=('backbone.', 'head.fc.'),
+        classifier=CLASSIFIER,
     ),
 }
 # The first format with a word stands for all of them: timm's names are native.

@@ -9,6 +9,7 @@ import pytest
 import recipes as shared
 
 from mmtwins.analysis.published import RUNS
+from mmtwins.analysis.published_classifiers import CLASSIFIERS
 from mmtwins.commands.recipes import main, read_recipes
 from mmtwins.engine.config_names import find_config, recipe_files
 
@@ -27,8 +28,11 @@ def test_every_recipe_is_listed_once_by_the_name_that_finds_it() -> None:
 
 
 def test_metrics_are_those_that_are_published() -> None:
+    published = {name: run.metrics for name, run in RUNS.items()}
+    published |= {name: {'Top 1 Accuracy': run.accuracy} for name, run in CLASSIFIERS.items()}
+    assert set(published) <= set(FOUND)
     for name, recipe in FOUND.items():
-        assert recipe.metrics == (RUNS[name].metrics if name in RUNS else {}), name
+        assert recipe.metrics == published.get(name, {}), name
         assert bool(recipe.source) == bool(recipe.metrics)
 
 
@@ -39,6 +43,9 @@ def test_starting_weights_and_costs_are_those_of_the_configs() -> None:
     from mmtwins.engine.model import build_on_meta
 
     for name, recipe in FOUND.items():
+        if name in CLASSIFIERS:  # tests/configs/test_imagenet.py counts them
+            assert recipe.weights is None and recipe.task == 'classification'
+            continue
         cfg = load_config(recipe.config)
         init_cfg = cfg.model.backbone.get('init_cfg')
         assert recipe.weights == (init_cfg.checkpoint if init_cfg else None), name

@@ -10,14 +10,16 @@ import yaml
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
-from pages import ADE20K, COCO, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, part_of, problems
+from pages import ADE20K, COCO, IMAGENET, LEDGER, NO_STATEMENT, NUMBER, PAGES, REPOSITORY, part_of, problems
 from recipes import RECIPES
 
 from mmtwins.analysis.counting import build_model, count
 from mmtwins.analysis.published import RUNS
+from mmtwins.analysis.published_classifiers import CLASSIFIERS
 from mmtwins.engine.config import load_config
 
 METAFILES = [REPOSITORY / path for path in yaml.safe_load((REPOSITORY / 'model-index.yml').read_text())['Import']]
+DENSE = [path for path in METAFILES if path.parent.name != 'imagenet']  # tests/configs/test_imagenet.py has the rest
 READMES = [path.with_name('README.md') for path in METAFILES]
 
 
@@ -32,7 +34,9 @@ def read_metrics(model: dict) -> dict[str, float]:
 def test_every_config_is_in_exactly_one_metafile() -> None:
     assert set(METAFILES) == set((REPOSITORY / 'configs').glob('*/metafile.yml'))
     configs = [model['Config'] for metafile in METAFILES for model in load_models(metafile).values()]
-    leaves = [path for folder in ('ade20k', 'coco') for path in (REPOSITORY / 'configs' / folder).glob('*.py')]
+    leaves = [
+        path for folder in ('ade20k', 'coco', 'imagenet') for path in (REPOSITORY / 'configs' / folder).glob('*.py')
+    ]
     assert sorted(configs) == sorted(path.relative_to(REPOSITORY).as_posix() for path in leaves)
     for metafile in METAFILES:
         content = yaml.safe_load(metafile.read_text())
@@ -45,7 +49,7 @@ def test_every_config_is_in_exactly_one_metafile() -> None:
             assert model['Config'] == f'configs/{metafile.parent.name}/{model["Name"]}.py'
 
 
-@pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize('metafile', DENSE, ids=lambda path: path.parent.name)
 def test_metafile_states_what_the_configs_do(metafile: Path) -> None:
     for name, model in load_models(metafile).items():
         cfg = load_config(str(REPOSITORY / model['Config']))
@@ -61,7 +65,7 @@ def test_metafile_states_what_the_configs_do(metafile: Path) -> None:
 
 
 @pytest.mark.parametrize('sizes', ['s', pytest.param('bl', marks=pytest.mark.slow)])
-@pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize('metafile', DENSE, ids=lambda path: path.parent.name)
 def test_metafile_states_the_costs_of_the_models(metafile: Path, sizes: str) -> None:
     for name, model in load_models(metafile).items():
         if not re.search(rf'twins-\w+-[{sizes}]', name):
@@ -75,7 +79,7 @@ def test_metafile_states_the_costs_of_the_models(metafile: Path, sizes: str) -> 
 
 
 def test_metafiles_state_what_is_published() -> None:
-    models = {name: model for metafile in METAFILES for name, model in load_models(metafile).items()}
+    models = {name: model for metafile in DENSE for name, model in load_models(metafile).items()}
     assert {name for name in models if 'calibrated' not in name} == set(RUNS)
     for name, model in models.items():
         assert 'Weights' not in model, f'{name}: there is no checkpoint of our own'
@@ -93,7 +97,7 @@ def test_metafiles_state_what_is_published() -> None:
 
 def test_the_ledger_has_the_costs_of_the_metafiles() -> None:
     page = LEDGER.read_text()
-    for name, model in ((name, model) for metafile in METAFILES for name, model in load_models(metafile).items()):
+    for name, model in ((name, model) for metafile in DENSE for name, model in load_models(metafile).items()):
         if name in RUNS and RUNS[name].schedule.title in ('UPerNet', 'Semantic FPN', 'Mask R-CNN 1x', 'RetinaNet 1x'):
             metadata = model['Metadata']
             assert f'{metadata["Parameters"] / 1e6:.2f} M, {metadata["FLOPs"] / 1e9:.1f} G' in page, name
@@ -118,11 +122,12 @@ def test_the_numbers_of_a_page_are_those_of_the_table(path: Path) -> None:
         assert problems(path, page[: end - 1] + digit + page[end:], texts), page[end - 60 : end + 20]
 
 
-@pytest.mark.parametrize('path', [LEDGER, ADE20K, COCO], ids=lambda path: path.parent.name)
+@pytest.mark.parametrize('path', [LEDGER, ADE20K, COCO, IMAGENET], ids=lambda path: path.parent.name)
 def test_each_page_lists_every_published_run_once_and_says_whose_results_they_are(path: Path) -> None:
     links = re.findall(r'\| \[[\w-]+\]\((?:\S*/)?([\w-]+)\.py\) \|', path.read_text())
     dataset = None if path == LEDGER else path.parent.name
-    assert sorted(links) == sorted(name for name, run in RUNS.items() if dataset in (None, run.schedule.dataset))
+    datasets = {name: run.schedule.dataset for name, run in RUNS.items()} | dict.fromkeys(CLASSIFIERS, 'imagenet')
+    assert sorted(links) == sorted(name for name, own in datasets.items() if dataset in (None, own))
     text = ' '.join(path.read_text().split())
     assert re.search(r'Nobody has (trained|run) the full schedules here', text)
 

@@ -104,6 +104,8 @@ def test_the_end_names_metric_weights_and_the_command(tmp_path: Path) -> None:
     ended = Ended(tmp_path, {'coco/bbox_mAP': [0.3], 'coco/segm_mAP': [0.2]}, last_ckpt=str(last), best_ckpt=str(best))
     lines = describe_end(ended).split('\n')
     assert lines[0].startswith('coco/segm_mAP: 0.2') and str(best) in lines[1]
+    lines = describe_end(Ended(tmp_path, {'accuracy/top1': [9.0, 8.0]}, last_ckpt=str(last))).split('\n')
+    assert lines[0] == 'accuracy/top1: 8, the best of 2 validations 9'
     for ended in (Ended(tmp_path, {}), Ended(tmp_path, {}, last_ckpt=str(tmp_path / 'gone.pth'))):
         assert describe_end(ended) == f'No checkpoint was written to {tmp_path}.'
 

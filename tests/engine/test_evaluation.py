@@ -25,6 +25,11 @@ def test_painted_predictions_go_where_the_library_looks() -> None:
     hook = cfg.default_hooks.visualization
     assert hook.test_out_dir == str(Path('folder').resolve()) and hook.show and hook.wait_time == 0.5
     assert 'save_dir' not in cfg.visualizer
+    cfg = make_config('mmpretrain')
+    paint_predictions(cfg, 'folder', wait_time=0.5)
+    assert cfg.default_hooks.visualization == dict(
+        type='Hook', enable=True, interval=1, show=True, out_dir='folder', wait_time=0.5
+    )
 
 
 def test_painting_needs_a_hook() -> None:
@@ -48,8 +53,12 @@ def test_predictions_are_written_in_the_format_of_their_library() -> None:
     cfg = make_config('mmdet')
     write_predictions(cfg, 'out.pkl')
     assert cfg.test_evaluator == [dict(type='E'), dict(type='DumpDetResults', out_file_path='out.pkl')]
-    with pytest.raises(ValueError, match=r'--out out: predictions of a detector go into a \.pkl file'):
-        write_predictions(make_config('mmdet'), 'out')
+    cfg = make_config('mmpretrain')
+    write_predictions(cfg, 'out.pkl')
+    assert cfg.test_evaluator == [dict(type='E'), dict(type='DumpResults', out_file_path='out.pkl')]
+    for library, owner in (('mmdet', 'detector'), ('mmpretrain', 'classifier')):
+        with pytest.raises(ValueError, match=rf'--out out: predictions of a {owner} go into a \.pkl file'):
+            write_predictions(make_config(library), 'out')
 
 
 @pytest.mark.parametrize(('out', 'folder'), [('a/b', 'a/b'), ('a/b.pkl', 'a')])

@@ -30,7 +30,8 @@ def test_the_pipelines_of_the_recipes_take_an_image_alone(name):
 
 def test_configs_that_are_not_for_predictions():
     for text, message in (
-        ("default_scope = 'mmpretrain'", 'mmpretrain'),
+        ("default_scope = 'mmrotate'", "default_scope is 'mmrotate', predictions need mmseg or mmdet"),
+        ("default_scope = 'mmpretrain'", 'c.py is a classifier, which `mmtwins predict` and `mmtwins test` take'),
         ("default_scope = 'mmseg'\nmodel = dict(type='EncoderDecoder')", 'lacks'),
     ):
         with pytest.raises(ValueError, match=message):
@@ -67,10 +68,10 @@ def test_errors_of_configs_and_checkpoints(toy_checkpoints, tmp_path):
     other.write_text(f"_base_ = '{SEGMENTOR}'\nmodel = dict(backbone={resnet})\n")
     with pytest.raises(ValueError, match='EncoderDecoder has no Twins backbone'):
         load_inferencer(other, toy_checkpoints['mmseg'], 'cpu')
-    other.write_text("default_scope = 'mmpretrain'\n")
+    other.write_text("default_scope = 'mmrotate'\n")
     with pytest.raises(
         ValueError,
-        match=r"default_scope is 'mmpretrain', (predictions need|no package)",
+        match=r"default_scope is 'mmrotate', (predictions need|no package)",
     ):
         load_inferencer(other, toy_checkpoints['mmseg'], 'cpu')
 

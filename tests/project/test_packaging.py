@@ -117,7 +117,8 @@ def test_versions_come_from_the_requirements_files(wheel):
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
     required = {
-        extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'all')
+        extra: set()
+        for extra in ('', 'seg', 'det', 'cls', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'all')
     }
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
@@ -133,6 +134,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('', 'base')
     same('seg', 'mmcv', 'seg')
     same('det', 'mmcv', 'det')
+    same('cls', 'mmcv', 'cls')
     same('app', 'app')
     same('video', 'video')
     same('tracking', 'tracking')
@@ -171,7 +173,7 @@ def test_the_command_of_an_install_lists_and_finds_its_own_recipes(wheel, site, 
         assert 'mmtwins = mmtwins.__main__:main' in archive.read(name).decode()
     for command in ((sys.executable, str(site / 'bin' / 'mmtwins')), (sys.executable, '-m', 'mmtwins')):
         recipes = json.loads(run(*command, 'list', 'svt-b', '--json', cwd=tmp_path, site=site))
-        assert len(recipes) == 6 and all(recipe['parameters'] > 1e7 for recipe in recipes)
+        assert len(recipes) == 7 and all(recipe['parameters'] > 1e7 for recipe in recipes)
         assert all(Path(recipe['config']).is_relative_to(site / 'mmtwins' / '.mim') for recipe in recipes)
     code = (
         f'import sys; sys.argv = [{str(site / "bin" / "mmtwins")!r}]; sys.orig_argv = [sys.executable, *sys.argv]\n'

@@ -207,6 +207,43 @@ def test_heads_that_are_not_there_get_a_line_and_other_heads_an_error() -> None:
         fit_model(random_weights(Dense(channels=16)), Dense().state_dict())
 
 
+class Classifier(nn.Module):
+    """mmpretrain's ``ImageClassifier`` in miniature."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.backbone = make_tiny(norm_after_stage=LAST_NORM_ONLY, out_indices=(3,))
+        self.head = nn.ModuleDict(dict(fc=nn.Linear(32, num_classes)))
+
+
+@pytest.mark.parametrize('fmt', FORMATS)
+def test_a_public_classifier_fits_that_of_mmpretrain_with_its_head(fmt: str) -> None:
+    public, model = tiny_classifier(), Classifier()
+    fit = fit_model(from_native(public, fmt), model.state_dict())
+    assert (fit.misfits, fit.dropped, fit.fresh, fit.num_heads) == ((), {}, (), 2)
+    model.load_state_dict(fit.weights)
+    assert torch.equal(model.head['fc'].bias, public['head.bias'])
+    assert torch.equal(model.backbone.norm_list[3].weight, public['norm.weight'])
+    check_heads(fit)
+    assert_equal(to_native(model.state_dict()), public)
+    assert_equal(fit_model(model.state_dict(), model.state_dict()).weights, model.state_dict())
+    other = fit_model(from_native(public, fmt), Classifier(num_classes=3).state_dict())
+    assert list_warnings(other) == [
+        'head.fc: 10 outputs in the checkpoint, 3 in the model (another number of classes), re-initialised'
+    ]
+    with pytest.raises(ValueError, match=r'^head\.fc: 10 outputs in the checkpoint, 3 in the model'):
+        check_heads(other)
+
+
+def test_a_classifier_trained_here_gives_a_dense_model_what_the_public_one_gives() -> None:
+    model, target = Classifier(), Dense().state_dict()
+    model.load_state_dict(fit_model(tiny_classifier(), model.state_dict()).weights)
+    ours, public = fit_model(model.state_dict(), target), fit_model(tiny_classifier(), target)
+    assert_equal(ours.weights, public.weights)
+    assert ours.fresh == public.fresh and len(ours.fresh) == 8
+    assert ours.dropped == public.dropped == {'head': 2, 'final norm': 2}
+
+
 def test_misfits_are_sorted_by_name() -> None:
     theirs, ours = ({f'{kind}{i}': nn.Linear(1, 1) for i in range(5)} for kind in ('old', 'new'))
     fit = fit_model(random_weights(Dense(**dict(reversed(theirs.items())))), Dense(**ours).state_dict())

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/classifier_twins-svt.py',
+    '../_base_/datasets/imagenet_224.py',
+    '../_base_/schedules/adamw_300e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(arch='base', drop_path_rate=0.3), head=dict(in_channels=768))
