@@ -101,18 +101,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..export.checked import Plan, export
     from ..export.exportable import build_exportable, describe, is_detector
 
+    height, width = args.size
     with readable_errors():
         device = check_device(args.device)
         cfg = load_config(args.config, args.cfg_options)
         checkpoint = None if args.checkpoint == 'none' else args.checkpoint
-        sizes = [(1, *args.size), *(OTHER_SIZES if args.dynamic else ())] if args.verify else []
-        plan = Plan(
-            format_, *args.size, cfg.model.backbone.get('in_channels', 3), args.dynamic, tuple(sizes), args.int8
-        )
+        sizes = [(1, height, width), *(OTHER_SIZES if args.dynamic else ())] if args.verify else []
+        channels = cfg.model.backbone.get('in_channels', 3)
+        plan = Plan(format_, height, width, channels, args.dynamic, tuple(sizes), args.int8)
         if args.calibrate:
             from ..inference.sources import find_sources
 
-            plan = plan._replace(images=tuple(path for given in args.calibrate for path in find_sources(given)))
+            plan = plan._replace(images=tuple(str(path) for given in args.calibrate for path in find_sources(given)))
         with stepping('exporting', 2 + len(sizes) + 2 * args.int8) as step:
             model = build_exportable(cfg, checkpoint, args.backbone, args.neck).to(device)
             if args.calibrate and not args.int8 and not is_detector(model):

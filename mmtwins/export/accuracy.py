@@ -18,6 +18,7 @@ from .int8 import quantize
 from .runtimes import Runner, open_file, write_file
 
 CALIBRATION = 64  # training images
+EXPORTER = 'onnx'
 
 
 def measure_accuracy(
@@ -43,7 +44,7 @@ def measure_accuracy(
         files = {name: Path(folder, name, 'model.onnx') for name in ('onnx', 'int8')}
         for file in files.values():
             file.parent.mkdir()
-        write_file(model, files['onnx'], 'onnx', height, width, dynamic=False)
+        write_file(model, files['onnx'], EXPORTER, height, width, dynamic=False)
         calibration = (images.numpy() for images, _ in _samples(cfg, 'train', CALIBRATION))
         quantize(files['onnx'], files['int8'], calibration)
 
@@ -52,10 +53,9 @@ def measure_accuracy(
                 return [model(images)]
 
         for name in ('eager', 'onnx', 'int8'):
-            file = files.get(name)
-            found[name] = _evaluate(cfg, open_file(file, 'onnx') if file else eager)
-            size = sum(part.stat().st_size for part in file.parent.iterdir()) if file else 0
-            found[name]['megabytes'] = round(size / 1e6, 2)
+            found[name] = _evaluate(cfg, open_file(files[name], 'onnx') if name in files else eager)
+            parts = files[name].parent.iterdir() if name in files else ()
+            found[name]['megabytes'] = round(sum(part.stat().st_size for part in parts) / 1e6, 2)
             step()
     return found
 

@@ -95,7 +95,7 @@ def _write(
 ) -> Iterator[str]:
     write_file(model, file, plan.format, *plan[1:5], metadata)
     step()
-    shapes = [(batch, plan.channels, *size) for batch, *size in plan.sizes]
+    shapes = [(batch, plan.channels, height, width) for batch, height, width in plan.sizes]
     for shape, difference in verify(model, file, shapes, plan.format):
         yield f'{" x ".join(map(str, shape))}: largest relative difference {difference:.1e}'
         step()

@@ -173,10 +173,8 @@ def _one_mask_per_class(head: Any) -> None:
         return
     one = head.conv_logits
     many = nn.Conv2d(one.in_channels, head.num_classes, one.kernel_size, one.stride, one.padding)
-    many.weight.data, many.bias.data = (
-        one.weight.data.repeat(head.num_classes, 1, 1, 1),
-        one.bias.data.repeat(head.num_classes),
-    )
+    repeated = {name: torch.cat([value] * head.num_classes) for name, value in one.state_dict().items()}
+    many.load_state_dict(repeated)
     head.conv_logits, head.class_agnostic = many.eval(), False
 
 

@@ -54,8 +54,8 @@ class ExportableFeatures(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        kept: Any = nn.ModuleDict(dict(backbone=model.backbone, neck=model.neck))
-        kept = _for_any_size(kept)
+        detector: Any = model
+        kept = _for_any_size(nn.ModuleDict(dict(backbone=detector.backbone, neck=detector.neck)))
         self.backbone, self.neck = kept['backbone'], kept['neck']
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

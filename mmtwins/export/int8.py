@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,15 @@ def quantize(source: str | Path, target: str | Path, batches: Iterable[np.ndarra
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    batches = iter(batches)
-    first = next(batches, None)
+    waiting = iter(batches)
+    first = next(waiting, None)
     if first is None:
         raise ValueError('there are no calibration images: give some of the kind that the model will see')
+    all_batches = chain([first], waiting)
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.waiting: list[np.ndarray] = [first]
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = self.waiting.pop() if self.waiting else next(batches, None)
+            batch = next(all_batches, None)
             return None if batch is None else {'images': batch}
 
     level = logging.root.level

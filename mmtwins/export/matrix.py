@@ -67,7 +67,7 @@ def sweep(
     results.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         path = results / f'{cell.name}.json'
-        known = json.loads(path.read_text()) if path.exists() else None
+        known: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
         if kept and known is None:
             continue
         absent = missing_packages(cell.format)
@@ -83,6 +83,7 @@ def sweep(
             known = {**cell._asdict(), **found}
             path.with_suffix('.part').write_text(json.dumps(known, indent=2) + '\n')
             path.with_suffix('.part').replace(path)
+        assert known is not None
         yield known
 
 
