@@ -8,6 +8,7 @@ from mmtwins import registration  # noqa: F401, which registers the backbones
 from mmtwins.commands.bars import stepping
 from mmtwins.engine.arguments import image_size, readable_errors
 from mmtwins.engine.config import load_config
+from mmtwins.export import FORMATS
 from mmtwins.export.accuracy import CALIBRATION, measure_accuracy
 from mmtwins.export.matrix import ARCHS, MODELS, all_cells, sweep
 from mmtwins.export.matrix_page import int8_section, matrix_section
@@ -26,6 +27,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--archs', nargs='+', choices=ARCHS, default=ARCHS, help='architectures (default: all)')
     parser.add_argument('--models', nargs='+', choices=MODELS, default=tuple(MODELS), help='models (default: all)')
+    parser.add_argument('--formats', nargs='+', choices=FORMATS, default=tuple(FORMATS), help='formats (default: all)')
     parser.add_argument('--again', action='store_true', help='measure again what failed')
     parser.add_argument(
         '--kept', action='store_true', help='measure nothing: write the page from the results that exist'
@@ -49,13 +51,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        cells = all_cells(args.archs, args.models)
-        results = []
+        cells = all_cells(args.archs, args.models, args.formats)
         with stepping('exporting', len(cells)) as step:
             for result in sweep(Path(args.results), cells, args.again, args.kept):
-                results.append(result)
                 print(*(result[key] for key in ('arch', 'model', 'format', 'state', 'reason')), flush=True)
                 step()
+        results = [*sweep(Path(args.results), all_cells(), kept=True)]
         if results:
             update_section(args.page, 'matrix', matrix_section(results, 'python tools/export_matrix.py'))
         kept = Path(args.results, 'int8.json')

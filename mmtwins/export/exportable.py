@@ -20,9 +20,7 @@ from ..models.backbone import TwinsBackbone
 from ..weights.applying import load_weights
 from ..weights.loading import load_safely, naming_checkpoint
 
-MMDEPLOY = (
-    '`pip install --no-deps mmdeploy==1.3.1`, then `pip install aenum grpcio multiprocess prettytable terminaltables`'
-)
+MMDEPLOY = '`pip install --no-deps mmdeploy==1.3.1`'  # its own requirements would downgrade protobuf
 
 
 class ExportableSegmentor(nn.Module):

@@ -4,6 +4,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
@@ -29,6 +31,7 @@ TRACED = (224, 320)  # pixels; one file serves all sizes
 BRIEF = 0.5  # seconds: what takes less is timed again
 ROUNDS = 3
 SECONDS = 3600  # for one cell
+SHARED = ('mmseg.models', 'torch.export', 'torch.onnx', 'onnxscript')  # imported once, for the processes of all cells
 
 
 class Cell(NamedTuple):
@@ -43,9 +46,11 @@ class Cell(NamedTuple):
         return '_'.join(self)
 
 
-def all_cells(archs: Sequence[str] = ARCHS, models: Sequence[str] = tuple(MODELS)) -> list[Cell]:
-    """The cells of some architectures and models, in all formats."""
-    return [Cell(*key) for key in product(archs, models, FORMATS)]
+def all_cells(
+    archs: Sequence[str] = ARCHS, models: Sequence[str] = tuple(MODELS), formats: Sequence[str] = tuple(FORMATS)
+) -> list[Cell]:
+    """The cells of some architectures, models and formats, format by format."""
+    return [Cell(arch, model, format_) for format_, model, arch in product(formats, models, archs)]
 
 
 def sweep(
@@ -65,6 +70,9 @@ def sweep(
         and a ``reason``; such a cell is measured as soon as the runtime is there.
     """
     results.mkdir(parents=True, exist_ok=True)
+    for module in () if kept or measure else SHARED:
+        with suppress(ImportError):  # then the cells say what is missing
+            import_module(module)
     for cell in cells:
         path = results / f'{cell.name}.json'
         known: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None

@@ -25,7 +25,7 @@ def dies(cell: Cell) -> dict[str, Any]:
 
 def test_all_cells_are_all_archs_models_and_formats() -> None:
     assert len(all_cells()) == 6 * 3 * len(FORMATS) == 90
-    assert all_cells(['svt-s'], ['fpn'])[0] == Cell('svt-s', 'fpn', 'onnx')
+    assert all_cells(['svt-s', 'svt-b'], ['fpn'])[1] == Cell('svt-b', 'fpn', 'onnx')
 
 
 def test_the_sizes_are_with_and_without_padding() -> None:
