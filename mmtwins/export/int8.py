@@ -55,13 +55,22 @@ def quantize(source: str | Path, target: str | Path, batches: Iterable[np.ndarra
                 str(target),
                 Reader(),
                 op_types_to_quantize=QUANTIZED,
+                nodes_to_exclude=_without_weights(prepared),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                extra_options=dict(MatMulConstBOnly=True),
             )
     finally:
         logging.root.setLevel(level)
+
+
+def _without_weights(path: Path) -> list[str]:
+    """The products of attention and pooling, by the names of their nodes: neither factor is a weight."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {weight.name for weight in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == 'MatMul' and not weights & set(node.input)]
 
 
 def calibration_images(
