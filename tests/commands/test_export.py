@@ -11,10 +11,19 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 
+from mmtwins.commands.export import SUFFIXES
+from mmtwins.export import FORMATS
+
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'toy'
 SEGMENTOR = CONFIGS / 'upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128.py'
 DETECTOR = CONFIGS / 'mask-rcnn_twins-svt-toy_fpn_1xb8-600iters_toy-coco.py'
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 1, 1, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
+
+
+def test_the_suffixes_are_those_of_the_formats() -> None:
+    suffixes = {name: format_.suffix for name, format_ in FORMATS.items()}
+    assert suffixes.pop('onnx-legacy') == '.onnx'
+    assert {suffix: name for name, suffix in suffixes.items()} == SUFFIXES
 
 
 @pytest.fixture
