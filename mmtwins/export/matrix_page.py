@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..markdown import markdown_table
-from .matrix import ARCHS, MODELS, SIZES
+from .matrix import ARCHS, MODELS, SIZES, all_cells
 from .runtimes import FORMATS
 
 TITLES = {'backbone': 'Backbone', 'fpn': 'Semantic FPN', 'upernet': 'UPerNet'}
@@ -59,9 +59,11 @@ def _reason(result: Mapping[str, Any]) -> str:
 
 
 def _count(results: Sequence[Mapping[str, Any]]) -> str:
-    works = sum(one['state'] == 'works' for one in results)
+    total, works = len(all_cells()), sum(one['state'] == 'works' for one in results)
     worst = max((size['difference'] for one in results for size in one.get('sizes', ())), default=0)
-    return f'{works} of {len(results)} files give the results of PyTorch at all sizes; the largest difference is {worst:.1e}'
+    left = f'; {total - len(results)} of {total} have not been measured yet' if len(results) < total else ''
+    same = f'{works} of {len(results)} files give the results of PyTorch at all sizes'
+    return f'{same}; the largest difference is {worst:.1e}{left}'
 
 
 def int8_section(found: Mapping[str, Mapping[str, float]], command: str, calibration: int) -> str:
