@@ -11,6 +11,7 @@ from mmtwins.export import accuracy
 TOY = 'upernet_twins-svt-toy_1xb8-1600iters_toy-ade-128x128'
 
 
+@pytest.mark.slow
 def test_accuracy_of_pytorch_onnx_and_int8(
     toy_data: Path, toy_checkpoints: dict[str, Path], onnx_packages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

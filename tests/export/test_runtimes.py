@@ -11,7 +11,10 @@ from mmtwins.export import FORMATS, export_onnx, verify, verify_onnx
 from mmtwins.export.runtimes import METADATA, open_file, write_file
 
 SHAPES = [(1, 3, 224, 224), (1, 3, 224, 250), (2, 3, 101, 77), (1, 3, 32, 32)]
-SLOW = ('onnx',)  # tested below with one stage
+SLOW = (
+    'onnx',
+    'torch-export',
+)  # the first is tested below with one stage, the second in tests/models/test_compiling.py
 
 
 def require(format_: str) -> None:
