@@ -71,6 +71,7 @@ setup(
     install_requires=requirements('base'),
     extras_require={
         'export': requirements('export'),
+        'openvino': requirements('openvino'),
         # mmcv needs torch installed before it builds, so neither framework is a hard requirement: `make setup` does it.
         'seg': [*requirements('mmcv'), *requirements('seg')],
         'det': [*requirements('mmcv'), *requirements('det')],

@@ -63,7 +63,6 @@ TESTED_ELSEWHERE = {
     'mmtwins.commands.attention': 'tests/tools/test_visualize_attention.py',
     'mmtwins.commands.predict': 'tests/tools/test_infer.py',
     'mmtwins.inference.classifying': 'tests/tools/test_classifiers.py',
-    'mmtwins.commands.export': 'tests/test_export.py',
     'mmtwins.commands.train': 'tests/tools/test_train_and_test.py',
     'mmtwins.commands.test': 'tests/tools/test_train_and_test.py',
     **{
@@ -150,7 +149,7 @@ def test_a_module_has_its_test_file(name: str) -> None:
 
 def test_a_tool_has_its_test_file() -> None:
     others = {'train': 'tools/test_train_and_test', 'test': 'tools/test_train_and_test'}
-    others |= {'convert_checkpoint': 'weights/test_formats', 'export_onnx': 'test_export'}
+    others |= {'convert_checkpoint': 'weights/test_formats', 'export_onnx': 'commands/test_export'}
     others |= {'setup_environment': 'project/test_setup_environment'}
     for path in (ROOT / 'tools').glob('*.py'):
         test = ROOT / 'tests' / f'{others.get(path.stem, f"tools/test_{path.stem}")}.py'

@@ -1,4 +1,4 @@
-"""Export a model to ONNX: the same as `mmtwins export`."""
+"""Export a model: the same as `mmtwins export`."""
 
 from mmtwins.commands.export import main
 

@@ -25,7 +25,7 @@ COMMANDS = {
     'convert': Command(
         'convert', 'convert checkpoints between the parameter names of libraries', 'convert_checkpoint.py'
     ),
-    'export': Command('export', 'export a model to ONNX', 'export_onnx.py'),
+    'export': Command('export', 'export a model to ONNX, OpenVINO, TorchScript or torch.export', 'export_onnx.py'),
     'attention': Command('attention', 'draw what points of an image attend to', 'visualize_attention.py'),
     'cost': Command(
         'cost', 'count parameters and MACs of a model, or the cost of attention by window side', 'get_complexity.py'

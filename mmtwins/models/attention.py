@@ -71,7 +71,7 @@ class LocallyGroupedSelfAttention(nn.Module):
             (B, H, W, C).
         """
         height, width = x.shape[1:3]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             out = self._attend_padded(x)
         else:
             if padding_attends(self.window_padding, height, width, self.window_size):

@@ -185,8 +185,16 @@ def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size
     Returns:
         (B * windows * N,) bool.
     """
-    pads = [torch.scalar_tensor(length % size, device=is_real.device) > 0 for length in (height, width)]
-    return is_real | WINDOW_PADDINGS[window_padding](*pads)
+    pads = [_as_tensor(length % size, is_real) > 0 for length in (height, width)]
+    attends = WINDOW_PADDINGS[window_padding](*pads)
+    if isinstance(attends, Tensor):
+        return is_real | attends
+    return torch.ones_like(is_real) if attends else is_real  # a trace has no | of a tensor and a bool
+
+
+def _as_tensor(number: int, like: Tensor) -> Tensor:
+    """An integer or a symbol as a tensor; in a trace it is one."""
+    return number if isinstance(number, Tensor) else torch.scalar_tensor(number, device=like.device)
 
 
 def _divide(numbers: Tensor, divisor: int) -> tuple[Tensor, Tensor]:

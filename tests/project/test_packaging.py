@@ -116,10 +116,8 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    required = {
-        extra: set()
-        for extra in ('', 'seg', 'det', 'cls', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'all')
-    }
+    extras = ('', 'seg', 'det', 'cls', 'app', 'video', 'tracking', 'export', 'openvino', 'tests', 'lint', 'all')
+    required: dict[str, set[str]] = {extra: set() for extra in extras}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
         required[extra.split('==')[1].strip(' "\'') if extra else ''].add(requirement.replace(' ', ''))
@@ -139,6 +137,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('video', 'video')
     same('tracking', 'tracking')
     same('export', 'export')
+    same('openvino', 'openvino')
     same('tests', 'tests', 'export', 'app', 'video')
     same('lint', 'lint')
     same('all', 'mmcv', 'seg', 'det')
