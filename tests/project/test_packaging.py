@@ -117,7 +117,7 @@ def test_versions_come_from_the_requirements_files(wheel):
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
     required = {
-        extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'all')
+        extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'docs', 'all')
     }
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
@@ -139,6 +139,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('export', 'export')
     same('tests', 'tests', 'export', 'app', 'video')
     same('lint', 'lint')
+    same('docs', 'docs')
     same('all', 'mmcv', 'seg', 'det')
     assert 'mmsegmentation==1.2.2' in required['seg']
     # The recipes fetch their starting weights from there.
