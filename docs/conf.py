@@ -70,16 +70,14 @@ def write_api_pages(app: Sphinx) -> None:
     for room in rooms:
         modules = [f'mmtwins.{room}.{path.stem}' for path in sorted((package / room).glob('[!_]*.py'))]
         write_api_page(f'mmtwins.{room}', '', [f'mmtwins.{room}'], modules)
-    names = [(name, getattr(mmtwins, name)) for name in sorted(mmtwins.__all__, key=str.lower)]
-    rows = ''.join(
-        f'* - :py:obj:`{name} <{one.__module__}.{one.__qualname__}>`\n  - {summary(one)}\n' for name, one in names
-    )
-    table = f'.. list-table:: Names of ``mmtwins`` itself\n   :widths: auto\n\n' + ''.join(
-        f'   {line}\n' for line in rows.splitlines()
-    )
-    contents = '.. toctree::\n   :maxdepth: 1\n\n' + ''.join(f'   mmtwins.{room}\n' for room in rooms)
+    text = '.. automodule:: mmtwins\n   :no-members:\n\n.. list-table:: Names of ``mmtwins`` itself\n   :widths: auto\n\n'
+    for name in sorted(mmtwins.__all__, key=str.lower):
+        value = getattr(mmtwins, name)
+        first_line = (value.__doc__ or '').strip().partition('\n')[0]
+        text += f'   * - :py:obj:`{name} <{value.__module__}.{value.__qualname__}>`\n     - {first_line}\n'
+    text += '\n.. toctree::\n   :maxdepth: 1\n\n' + ''.join(f'   mmtwins.{room}\n' for room in rooms)
     modules = [f'mmtwins.{path.stem}' for path in sorted(package.glob('[!_]*.py'))]
-    write_api_page('index', f'API reference\n=============\n\n{table}\n{contents}\n', [], modules)
+    write_api_page('index', f'API reference\n=============\n\n{text}\n', [], modules)
 
 
 def write_api_page(name: str, text: str, packages: list[str], modules: list[str]) -> None:
@@ -87,11 +85,6 @@ def write_api_page(name: str, text: str, packages: list[str], modules: list[str]
         for title in titles:
             text += f'{title}\n{character * len(title)}\n\n.. automodule:: {title}\n\n'
     (API / f'{name}.rst').write_text(text)
-
-
-def summary(value: object) -> str:
-    """The first sentence of a docstring."""
-    return (value.__doc__ or '').strip().partition('\n')[0]
 
 
 def skip_data(app: Sphinx, what: str, name: str, value: object, skip: bool, options: object) -> bool | None:
@@ -135,6 +128,12 @@ def adapt_docstring(app: Sphinx, what: str, name: str, value: object, options: o
     lines[:] = re.sub(r'^( *(?:Returns|Yields):\n +)', r'\1: ', text, flags=re.MULTILINE).split('\n')
 
 
+def copy_first_page(app: Sphinx, exception: Exception | None) -> None:
+    """README.html is index.html, too, which web servers show for the folder."""
+    if app.builder.format == 'html' and not exception:
+        shutil.copy(app.outdir / f'{root_doc}.html', app.outdir / 'index.html')
+
+
 def setup(app: Sphinx) -> None:
     app.connect('builder-inited', write_api_pages)
     app.connect('autodoc-skip-member', skip_data)
@@ -142,3 +141,4 @@ def setup(app: Sphinx) -> None:
     app.connect('doctree-read', link_files)
     app.connect('source-read', link_folders)
     app.connect('source-read', add_navigation)
+    app.connect('build-finished', copy_first_page)
