@@ -70,7 +70,9 @@ def write_api_pages(app: Sphinx) -> None:
     for room in rooms:
         modules = [f'mmtwins.{room}.{path.stem}' for path in sorted((package / room).glob('[!_]*.py'))]
         write_api_page(f'mmtwins.{room}', '', [f'mmtwins.{room}'], modules)
-    text = '.. automodule:: mmtwins\n   :no-members:\n\n.. list-table:: Names of ``mmtwins`` itself\n   :widths: auto\n\n'
+    text = (
+        '.. automodule:: mmtwins\n   :no-members:\n\n.. list-table:: Names of ``mmtwins`` itself\n   :widths: auto\n\n'
+    )
     for name in sorted(mmtwins.__all__, key=str.lower):
         value = getattr(mmtwins, name)
         first_line = (value.__doc__ or '').strip().partition('\n')[0]

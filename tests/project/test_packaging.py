@@ -117,7 +117,8 @@ def test_versions_come_from_the_requirements_files(wheel):
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
     required = {
-        extra: set() for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'docs', 'all')
+        extra: set()
+        for extra in ('', 'seg', 'det', 'app', 'video', 'tracking', 'export', 'tests', 'lint', 'docs', 'all')
     }
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
