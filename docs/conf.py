@@ -38,17 +38,26 @@ version = re.search(r"^__version__ = '(.+)'", (ROOT / 'mmtwins' / '__init__.py')
 root_doc = 'README'
 include_patterns = ['*.md', 'docs/**', 'configs/*/README.md']
 exclude_patterns = [*(p.name for p in ROOT.iterdir() if p.is_dir() and p.name not in ('docs', 'configs'))]
-extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx_copybutton']
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx_copybutton']
+if SOURCE_URL:
+    extensions.append('sphinx.ext.linkcode')
 
 myst_heading_anchors = 4
 myst_enable_extensions = []
 nb_execution_mode = 'off'  # the stored outputs are shown; tests/project/test_tour.py executes the notebook
 nb_merge_streams = True
 
-autodoc_default_options = {'members': True, 'undoc-members': True, 'show-inheritance': True, 'member-order': 'bysource'}
+autodoc_default_options = {
+    'members': True,
+    'ignore-module-all': True,
+    'undoc-members': True,
+    'show-inheritance': True,
+    'member-order': 'bysource',
+}
 autodoc_typehints = 'signature'
 autodoc_inherit_docstrings = False  # torch's texts have references that only its own site resolves
 autodoc_mock_imports = [name for name in ('mmcv', 'pycocotools', 'pydantic') if not find_spec(name)]
+toc_object_entries_show_parents = 'hide'
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ['Source']
 python_use_unqualified_type_names = True
@@ -85,7 +94,8 @@ def write_api_pages(app: Sphinx) -> None:
 def write_api_page(name: str, text: str, packages: list[str], modules: list[str]) -> None:
     for character, titles in (('=', packages), ('-', modules)):
         for title in titles:
-            text += f'{title}\n{character * len(title)}\n\n.. automodule:: {title}\n\n'
+            heading = title.replace('.', '.\N{ZERO WIDTH SPACE}')  # may break there on a phone
+            text += f'{heading}\n{character * len(heading)}\n\n.. automodule:: {title}\n\n'
     (API / f'{name}.rst').write_text(text)
 
 
@@ -122,6 +132,12 @@ def link_files(app: Sphinx, doctree: nodes.document) -> None:
     for node in list(doctree.findall(download_reference)) if SOURCE_URL else ():
         path = (Path(app.env.doc2path(app.env.docname)).parent / node['reftarget']).resolve().relative_to(ROOT)
         node.replace_self(nodes.reference('', '', *node.children, refuri=f'{SOURCE_URL}/{path.as_posix()}'))
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str:
+    """Where the code host shows the module that something is defined in."""
+    path = info['module'].replace('.', '/')
+    return f'{SOURCE_URL}/{path}.py' if (ROOT / f'{path}.py').exists() else f'{SOURCE_URL}/{path}/__init__.py'
 
 
 def adapt_docstring(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:

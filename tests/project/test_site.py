@@ -85,6 +85,33 @@ def test_every_page_is_in_the_navigation_and_new_ones_come_by_themselves() -> No
     assert 'configs/added/README' in dict(chapters)['Recipes'].split()
 
 
+def test_links_to_code_lead_to_the_code_host_if_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    addnodes, utils = pytest.importorskip('sphinx.addnodes'), pytest.importorskip('docutils.utils')
+    app = SimpleNamespace(env=SimpleNamespace(docname='docs/gsa', doc2path=lambda name: REPOSITORY / f'{name}.md'))
+    for url, number in (('', 0), ('https://host.example/owner/mmtwins/blob/main/', 1)):
+        monkeypatch.setenv('SOURCE_URL', url)
+        conf = runpy.run_path(str(REPOSITORY / 'docs' / 'conf.py'))
+        document = utils.new_document('docs/gsa')
+        document += addnodes.download_reference('', 'a recipe', reftarget='../configs/coco/a.py')
+        conf['link_files'](app, document)
+        assert document.astext() == 'a recipe'
+        links = [node['refuri'] for node in document.findall() if 'refuri' in getattr(node, 'attributes', ())]
+        assert links == ['https://host.example/owner/mmtwins/blob/main/configs/coco/a.py'] * number
+        assert [name for name in conf['extensions'] if 'linkcode' in name] == ['sphinx.ext.linkcode'] * number
+    assert conf['linkcode_resolve']('py', dict(module='mmtwins.models.backbone')).endswith(
+        '/mmtwins/models/backbone.py'
+    )
+    assert conf['linkcode_resolve']('py', dict(module='mmtwins.models')).endswith('/main/mmtwins/models/__init__.py')
+
+
+def test_a_docstring_shows_its_source_and_its_results_as_written() -> None:
+    pytest.importorskip('sphinx')
+    conf = runpy.run_path(str(REPOSITORY / 'docs' / 'conf.py'))
+    lines = ['One line.', '', 'Returns:', '    (N,), or None where unknown: no log.', '', 'Source: CPVT, section 3.']
+    conf['adapt_docstring'](None, '', '', None, None, lines)
+    assert lines[3:] == ['    : (N,), or None where unknown: no log.', '', '**Source:** CPVT, section 3.']
+
+
 @pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     text = ''.join(path.read_text() for path in (site / 'docs' / 'api').glob('*.html'))
