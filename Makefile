@@ -4,13 +4,14 @@ SETUP = $(PYTHON) tools/setup_environment.py
 PYTEST = python -m pytest --numprocesses logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint setup check-python
+.PHONY: help demo test test-all lint docs setup check-python
 
 help:
 	@echo 'make demo          train and show a segmentor and a detector on generated scenes'
 	@echo 'make test          run the tests but the slow ones; ARGS="-k window -x" runs some'
 	@echo 'make test-all      run all tests and report coverage'
 	@echo 'make lint          check style, format and types'
+	@echo 'make docs          build the documentation as a site in build/site'
 	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
 	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.12) that .venv is made with'
 
@@ -25,6 +26,11 @@ test-all: check-python
 
 lint: check-python
 	@$(SETUP) -- sh -c 'ruff check . && ruff format --check . && mypy'
+
+docs: check-python
+	@$(SETUP) -- sh -c 'python -m pip install --quiet -r requirements/docs.txt && \
+	python -m sphinx --fail-on-warning --keep-going -d build/doctrees -c docs . build/site && \
+	echo "Open build/site/index.html in a browser."'
 
 setup: check-python
 	@$(SETUP)

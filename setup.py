@@ -81,6 +81,7 @@ setup(
         'tracking': requirements('tracking'),
         'tests': [*requirements('tests'), *requirements('export'), *requirements('app'), *requirements('video')],
         'lint': requirements('lint'),
+        'docs': requirements('docs'),
         'all': [*requirements('mmcv'), *requirements('seg'), *requirements('det')],
     },
     zip_safe=False,

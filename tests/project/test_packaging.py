@@ -116,7 +116,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = email.message_from_bytes(archive.read(name))
-    extras = ('', 'seg', 'det', 'cls', 'app', 'video', 'tracking', 'export', 'openvino', 'tests', 'lint', 'all')
+    extras = ('', 'seg', 'det', 'cls', 'app', 'video', 'tracking', 'export', 'openvino', 'tests', 'lint', 'docs', 'all')
     required: dict[str, set[str]] = {extra: set() for extra in extras}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, extra = line.partition(';')
@@ -140,6 +140,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     same('openvino', 'openvino')
     same('tests', 'tests', 'export', 'app', 'video')
     same('lint', 'lint')
+    same('docs', 'docs')
     same('all', 'mmcv', 'seg', 'det')
     assert 'mmsegmentation==1.2.2' in required['seg']
     # The recipes fetch their starting weights from there.
