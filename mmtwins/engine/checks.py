@@ -132,7 +132,7 @@ def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads
                 fit = fit_file(checkpoint, expected, prefix)
                 if part is model and not for_training:
                     _check_heads(fit, allow_random_heads)
-                elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
+                elif cfg.get('resume') and path == start and 'iter' not in (checkpoint.get('meta') or {}):
                     raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
                 checkpoint = FittedCheckpoint(checkpoint, fit)
             elif part is model and not for_training and not allow_random_heads:
