@@ -206,7 +206,7 @@ def make_pointers(kind: str, writer: Writer) -> bytes:
     )
 
 
-def placemake_gadget(gadget: bytes, place: str, writer: Writer) -> bytes:
+def place_gadget(gadget: bytes, place: str, writer: Writer) -> bytes:
     """A whole pickle with the gadget somewhere in what looks like a checkpoint."""
     if place == 'whole':
         body = gadget
@@ -268,7 +268,7 @@ def make_pickles(folder: Path, number: int, chance: random.Random) -> Iterator[H
         gadget = make_gadget(family, writer, function, mark)
         if family == 'pickle in pickle' and protocol == 0:
             gadget = make_gadget('GLOBAL and REDUCE', writer, function, mark)
-        contain(path, placemake_gadget(gadget, place, writer), container)
+        contain(path, place_gadget(gadget, place, writer), container)
         yield Hostile(
             str(path),
             f'{family} of {".".join(function[:2])}, protocol {protocol}, {container}, in {place}',
@@ -277,5 +277,5 @@ def make_pickles(folder: Path, number: int, chance: random.Random) -> Iterator[H
     for index, kind in enumerate(POINTERS * 4):
         writer = Writer((2, 4, 1, 3)[index // 3])
         path = folder / f'pointer-{index}.pth'
-        contain(path, placemake_gadget(make_pointers(kind, writer), 'state_dict', writer), ('zip', 'legacy')[index % 2])
+        contain(path, place_gadget(make_pointers(kind, writer), 'state_dict', writer), ('zip', 'legacy')[index % 2])
         yield Hostile(str(path), f'{kind}, protocol {writer.protocol}')

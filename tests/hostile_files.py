@@ -32,7 +32,7 @@ def _nested(folder: Path, chance: random.Random) -> Iterator[Hostile]:
     writer = Writer(2)
     for index in range(12):
         mark = str(folder / f'nested-mark-{index}')
-        content = placemake_gadget(writer.call(writer.name('os', 'mkdir'), writer.text(mark)), 'whole', writer)
+        content = place_gadget(writer.call(writer.name('os', 'mkdir'), writer.text(mark)), 'whole', writer)
         inner, outer = folder / f'inner-{index}', folder / f'nested-{index}.{chance.choice(("pth", "pt", "zip"))}'
         contain(inner, content, CONTAINERS[index % 4])
         if index < 4:
@@ -46,7 +46,7 @@ def _nested(folder: Path, chance: random.Random) -> Iterator[Hostile]:
         else:
             name = ('torch', 'load'), ('torch.serialization', 'load'), ('numpy', 'load'), ('pickle', 'load')
             call = writer.call(writer.name(*name[index - 8]), writer.text(str(inner)))
-            contain(outer, placemake_gadget(call, 'state_dict', writer), 'zip')
+            contain(outer, place_gadget(call, 'state_dict', writer), 'zip')
         yield Hostile(str(outer), f'nested {index}')
     objects = np.array([leave_mark], object)
     for suffix, save in (('npy', np.save), ('npz', np.savez)):
