@@ -20,6 +20,7 @@ from hostile import (
     contain,
     leave_mark,
     make_pickles,
+    place_gadget,
     write_archive,
     write_tar,
 )

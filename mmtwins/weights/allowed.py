@@ -7,6 +7,7 @@ everything. Stand-ins with the same names do what MMEngine's checkpoints need, a
 
 import argparse
 import pickle
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -132,8 +133,9 @@ class _WeightsUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc] 
     dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object of a name, if it is allowed."""
+        """The object of a name, which may be one of Python 2, if it is allowed."""
         allowed = _allowed_by_name()
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         if f'{module}.{name}' not in allowed:
             raise pickle.UnpicklingError(f'GLOBAL {module}.{name} is not allowed')
         return allowed[f'{module}.{name}']

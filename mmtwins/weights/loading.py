@@ -71,11 +71,13 @@ def load_safely(path: str) -> Any:
         content = _find_loader(name)(name, map_location='cpu')
         check_plain(content, name)
         return content
-    except (ImportError, ValueError, PermissionError, FileNotFoundError):
+    except (ImportError, ValueError, PermissionError):
         raise
+    except OSError as error:
+        if not is_remote(name):
+            raise
+        raise OSError(f'checkpoint {printable(name)} cannot be fetched: {error}') from None
     except Exception as error:
-        if isinstance(error, OSError) and is_remote(name):
-            raise OSError(f'checkpoint {printable(name)} cannot be fetched: {error}') from None
         raise ValueError(
             f'checkpoint {printable(name)} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
         ) from None
