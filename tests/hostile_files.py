@@ -169,7 +169,7 @@ def _no_files(folder: Path) -> Iterator[Hostile]:
         '~nobody-here/a.pth',
         f'{folder}/\ud800.pth',
     ):
-        yield Hostile(path, f'a path that ends in {path[-10:]!r}')
+        yield Hostile(path, f'a path that ends in {path[-5:]!r}')
     content = (
         Writer(2).start
         + Writer(2).call(Writer(2).name('os', 'mkdir'), Writer(2).text(str(folder / 'name-mark')))
@@ -182,7 +182,7 @@ def _no_files(folder: Path) -> Iterator[Hostile]:
         'a\nb.pth',
         '\x1b]0;title\x07.pth',
         '%s{0}{meta}.pth',
-        '[red]x[/].pth',
+        '[red]x[bold].pth',
         ' .pth',
         "'.pth",
     ):

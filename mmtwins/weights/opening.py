@@ -168,7 +168,9 @@ def _check_archive(path: Path, size: int, without_checksums: bool) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception:  # a damaged file fails anywhere in zipfile
-        raise _damaged(name, 'it is cut off, or no checkpoint') from None
+        raise DamagedError(
+            f'checkpoint {name} cannot be read, it is incomplete or no checkpoint. Get it again, or take another'
+        ) from None
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > max(UNPACKED * size, SMALL):
         raise ValueError(

@@ -15,6 +15,7 @@ from hostile import POINTERS, Writer, make_pointers, place_gadget
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from mmtwins.weights.allowed import (
+    ALLOWED,
     CAN_ALLOW_TYPES,
     WeightsPickle,
     allow_mmengine_checkpoints,
@@ -48,7 +49,7 @@ READERS = [
 
 @pytest.mark.parametrize('load', READERS)
 def test_message_hub_of_a_runner(load: Callable, tmp_path: Path) -> None:
-    hub = MessageHub.get_instance('test_checkpoint')
+    hub = MessageHub.get_instance(f'test_{load.__name__}')
     for value in (1.0, 2.0, 4.0):
         hub.update_scalar('train/loss', value)
     hub.update_info('best', np.float64(0.5))
@@ -172,11 +173,12 @@ def test_what_is_allowed_can_be_taken_back_and_what_others_allow_stays(tmp_path:
         assert load_as_weights(tmp_path / 'b.pth').tolist() == ['text']
         assert load_as_weights(tmp_path / 'a.pth').data[0].tolist() == [1]
         disallow_mmengine_checkpoints()
-        assert set(torch.serialization.get_safe_globals()) == set(others)
+        assert set(torch.serialization.get_safe_globals()) == (before - set(ALLOWED)) | set(others)
         assert load_as_weights(tmp_path / 'b.pth').tolist() == ['text']
         with pytest.raises(pickle.UnpicklingError):
             load_as_weights(tmp_path / 'a.pth')
     finally:
         torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(list(before - set(ALLOWED)))
         allow_mmengine_checkpoints()
     assert set(torch.serialization.get_safe_globals()) == before

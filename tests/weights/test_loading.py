@@ -276,7 +276,7 @@ def test_an_inferencer_runs_no_config_from_a_checkpoint(tmp_path: Path) -> None:
         notes = {'cfg': text}
         torch.save({'state_dict': {}, 'meta': notes, 'message_hub': {'runtime_info': notes}}, tmp_path / f'{key}.pth')
         with pytest.raises(ValueError, match='without a config: the one that it holds could run code'):
-            MMSegInferencer(weights=str(tmp_path / f'{key}.pth'), device='cpu')
+            MMSegInferencer(None, weights=str(tmp_path / f'{key}.pth'), device='cpu')
         assert not witness.exists()
 
 

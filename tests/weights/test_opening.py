@@ -92,7 +92,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         (b'', 'it is empty'),
         (b'\n <!DOCTYPE html><html>', 'it is a web page, not a checkpoint'),
         (b'noise', 'it is incomplete or no checkpoint|holds something'),
-        (b'PK\x03\x04', 'it is cut off'),
+        (b'PK\x03\x04', 'it is incomplete'),
         (bytes(1024), 'it is a .tar file'),
     ],
 )
