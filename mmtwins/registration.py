@@ -17,7 +17,7 @@ from .engine.warmup_cosine import WarmUpCosineLR
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
 from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
-from .weights.loading import allow_mmengine_checkpoints
+from .weights.loading import replace_mmengine_loaders, restore_mmengine_loaders
 
 __all__ = [
     'CheckBatchSizeHook',
@@ -42,8 +42,10 @@ __all__ = [
     'TwinsSVTBackbone',
     'WarmUpCosineLR',
     'fast_path',
+    'replace_mmengine_loaders',
+    'restore_mmengine_loaders',
 ]
 
-allow_mmengine_checkpoints()
+replace_mmengine_loaders()
 replace_activation_checkpointing()
 MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there

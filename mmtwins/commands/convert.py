@@ -98,6 +98,7 @@ def convert_file(src: str, dst: Path, to: str, with_table: bool = True) -> None:
         OSError, ValueError: The checkpoint cannot be read, converted or written.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
     from safetensors.torch import save
 
@@ -122,9 +123,9 @@ def convert_file(src: str, dst: Path, to: str, with_table: bool = True) -> None:
     if with_table:
         table = Table('tensors', f'from ({found.format})', f'to ({to})')
         for (names, target), count in moves.items():
-            table.add_row(str(count), names, target)
+            table.add_row(str(count), escape(names), escape(target))
         for name, count in sorted(dropped.items()):
-            table.add_row(str(count), name, 'dropped')
+            table.add_row(str(count), escape(name), 'dropped')
         Console(width=None if Console().is_terminal else 160).print(table)
     print(f'{len(source)} tensors read, {len(converted)} written to {dst}, {dropped.total()} dropped')
 

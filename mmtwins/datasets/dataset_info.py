@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import DATASETS
 from torch import nn
 
@@ -34,7 +35,7 @@ def metainfo_of(checkpoint: dict) -> dict:
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     found = meta.get('dataset_meta') or {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-    return {key.lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+    return {str(key).lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def validations_of(checkpoint: dict) -> dict[str, float]:
@@ -50,7 +51,7 @@ def validations_of(checkpoint: dict) -> dict[str, float]:
     scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
     found = {}
     for name, history in scalars.items() if isinstance(scalars, dict) else ():
-        values: np.ndarray = getattr(history, '_log_history', np.zeros(0))  # of MMEngine's HistoryBuffer
+        values = history.data[0] if isinstance(history, HistoryBuffer) else np.zeros(0)
         if str(name).startswith('val/') and len(values):
             found[str(name).removeprefix('val/')] = float(values[-1])
     return found
@@ -106,11 +107,19 @@ def _build_test_set(cfg: Config) -> Any:
 def _names(noted: dict, dataset: Any) -> tuple[str, ...]:
     """Names of the classes in a checkpoint's notes, else those of a data set, which may be None."""
     classes = noted.get('classes') or (dataset.metainfo.get('classes') if dataset is not None else None) or ()
+    if not isinstance(classes, str | Sequence | np.ndarray):
+        raise ValueError(f'the names of the classes are {type(classes).__name__}, not a list of names')
     return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
 
 
 def _is_palette(palette: Any, classes: Sequence[str]) -> bool:
-    return isinstance(palette, list | tuple | np.ndarray) and len(palette) >= len(classes)
+    colours = palette if isinstance(palette, list | tuple | np.ndarray) else ()
+    return len(colours) >= len(classes) and all(map(_is_colour, colours))
+
+
+def _is_colour(colour: Any) -> bool:
+    is_list = isinstance(colour, list | tuple | np.ndarray) and len(colour) == 3
+    return is_list and all(isinstance(value, int | float | np.number) for value in colour)
 
 
 def check_classes(model: nn.Module, info: DatasetInfo) -> None:

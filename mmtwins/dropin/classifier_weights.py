@@ -10,7 +10,7 @@ from ..weights.converting import convert
 from ..weights.fitting import check_values, check_weights
 from ..weights.formats import unwrap
 from ..weights.resizing import resize_in_channels
-from ..weights.safe_files import read_file, saying_damage
+from ..weights.opening import read_file
 
 FIRST_LAYER = 'patch_embeds.0.proj.weight'
 
@@ -32,8 +32,7 @@ def read_classifier(path: str | Path) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {path} is no file: give the path of a .pth or .safetensors file')
-    with saying_damage(path):
-        checkpoint = read_file(file, 'cpu', is_remote=True)
+    checkpoint = read_file(file, 'cpu')
     try:
         return to_timm(checkpoint)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ class SafeCheckpointHook(CheckpointHook):
         is_local = type(get_file_backend(folder, backend_args=self.backend_args)) is LocalBackend
         if self.file_client_args is None and is_local:
             self.backend_args = dict(backend='whole-files')
+        kept = runner.message_hub.get_info('keep_ckpt_ids', [])
+        if not (
+            isinstance(kept, list) and all(isinstance(step, int) for step in kept)
+        ):  # whose names MMEngine would delete
+            runner.message_hub.update_info('keep_ckpt_ids', [])
         super().before_train(runner)
         if is_main_process() and is_local:
             try:
@@ -276,11 +282,16 @@ class SafeCheckpointHook(CheckpointHook):
         names = runner.message_hub.get_info(TO_REMOVE, [])
         runner.message_hub.update_info(TO_REMOVE, [*names, name])
 
+    def _is_own(self, name: object) -> bool:
+        """Whether a name is one that this hook gives to checkpoints."""
+        own = re.sub(r'\\\{[^{}]*\\\}', r'\\d+', re.escape(self.filename_tmpl))
+        return isinstance(name, str) and re.fullmatch(rf'{own}|(iter|epoch)_\d+(\.pth)?|best_[^/\\]*', name) is not None
+
     def _remove_outdated(self, runner: Runner, newest: str = '') -> None:
         """Remove what the checkpoint that was written last has made outdated, but not that one."""
         names = runner.message_hub.get_info(TO_REMOVE, [])
         runner.message_hub.update_info(TO_REMOVE, [name for name in names if name == newest])
-        for name in names:
+        for name in filter(self._is_own, names):  # a checkpoint from elsewhere may name any file
             path = self._storage.join_path(self.out_dir, name)
             if name == newest or not is_main_process():
                 continue

@@ -119,7 +119,9 @@ def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads
     for part, path, prefix in wanted:
         if is_remote(path) and (not str(path).startswith(FETCHED_SCHEMES) or int(os.environ.get('LOCAL_RANK', 0))):
             continue
-        if Path(path).is_dir() and any(Path(path).rglob('.metadata')):  # of torch.distributed.checkpoint
+        if os.path.isdir(path) and (
+            any(Path(path).glob('.metadata')) or any(Path(path).glob('*/.metadata'))
+        ):  # of PyTorch
             raise ValueError(
                 f"checkpoint {path} is a folder, as MMEngine's FSDPStrategy writes it by default, which PyTorch cannot read back "
                 "as weights only: train with our tools, or with strategy.state_dict_cfg='full', for files"
@@ -132,7 +134,7 @@ def check_checkpoints(cfg: Config, for_training: bool = True, allow_random_heads
                 fit = fit_file(checkpoint, expected, prefix)
                 if part is model and not for_training:
                     _check_heads(fit, allow_random_heads)
-                elif cfg.get('resume') and path == start and 'iter' not in checkpoint.get('meta', {}):
+                elif cfg.get('resume') and path == start and 'iter' not in (checkpoint.get('meta') or {}):
                     raise ValueError('it holds weights only, no state of a training to resume: name it in load_from')
                 checkpoint = FittedCheckpoint(checkpoint, fit)
             elif part is model and not for_training and not allow_random_heads:

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import pickle
 import re
 import socket
 import time
@@ -12,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from ..weights.loading import load_safely
-from ..weights.safe_files import CAN_ALLOW_TYPES
+from ..weights.opening import DamagedError, read_file
 from ..weights.saving import find_damage, first_not_finite
 
 STATE = ('meta', 'state_dict', 'message_hub')  # what MMEngine's Runner resumes from
@@ -76,15 +73,8 @@ def find_newest_checkpoint(work_dir: Path, out_dir: str | None = None, template:
 def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     """What a checkpoint holds, its tensors left on the disk, and what hinders to resume from it."""
     try:
-        checkpoint = torch.load(path, map_location='cpu', mmap=True, weights_only=CAN_ALLOW_TYPES)
-    except pickle.UnpicklingError:
-        damage = find_damage(path)
-        if damage is None:
-            load_safely(str(path))  # says what may run code: a whole file is not passed over for that
-        return {}, damage
-    except PermissionError:
-        raise
-    except Exception:  # a damaged file fails anywhere in the unpickler
+        checkpoint = read_file(path, 'cpu', mmap=True)
+    except DamagedError:  # but not what may run code: a whole file is not passed over for that
         return {}, find_damage(path) or 'it is damaged'
     return checkpoint, find_missing_state(checkpoint)
 

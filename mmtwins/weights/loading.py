@@ -1,11 +1,9 @@
 """Read checkpoints from files, URLs and hubs without running the code that they may hold.
 
-Importing this module replaces the loaders of MMEngine's ``CheckpointLoader``, so that everything that reads through it
-(``init_cfg``, ``load_from``, MMSegmentation's and MMDetection's own tools) reads as weights only.
+:func:`replace_mmengine_loaders`, which ``import mmtwins`` calls, lets MMEngine read in the same way. So does everything that
+reads through it: ``init_cfg``, ``load_from``, MMSegmentation's and MMDetection's own tools.
 """
 
-import argparse
-import io
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,27 +12,25 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.fileio import get_file_backend
-from mmengine.logging import HistoryBuffer
+from mmengine.infer import BaseInferencer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
 
+from .allowed import allow_mmengine_checkpoints, disallow_mmengine_checkpoints
 from .fetching import fetch
 from .formats import unwrap
+from .opening import check_plain, printable, read_file
 from .pretrained import IMAGENET_SCHEME, fetch_imagenet_weights
-from .safe_files import CAN_ALLOW_TYPES, read_file, saying_damage
-
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
 FETCHED_SCHEMES = ('http://', 'https://', *HUB_SCHEMES, IMAGENET_SCHEME)
+Loader = Callable[..., Any]
+LOADERS: dict[str, Loader] = {}  # by patterns of names, as MMEngine keeps them
 _kept: dict[str, Any] = {}  # of keep_for_next_read
+_replaced: dict[str, Loader] = {}  # MMEngine's own
+_init_model = BaseInferencer._init_model
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
@@ -70,11 +66,29 @@ def naming_checkpoint(path: str | Path) -> Iterator[None]:
 
 def load_safely(path: str) -> Any:
     """What a checkpoint holds, all of it; arguments and errors as those of :func:`read_checkpoint`."""
-    if not is_remote(path) and not Path(path).expanduser().is_file():
-        state = 'is a folder' if Path(path).expanduser().is_dir() else 'does not exist'
-        raise FileNotFoundError(f'checkpoint {path} {state}: give the path of a .pth or .safetensors file')
-    with saying_damage(path, is_remote(path)):
-        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+    name = str(path)
+    try:
+        content = _find_loader(name)(name, map_location='cpu')
+        check_plain(content, name)
+        return content
+    except (ImportError, ValueError, PermissionError):
+        raise
+    except OSError as error:
+        if not is_remote(name):
+            raise
+        raise OSError(f'checkpoint {printable(name)} cannot be fetched: {error}') from None
+    except Exception as error:
+        raise ValueError(
+            f'checkpoint {printable(name)} cannot be read, it is incomplete or no checkpoint: {type(error).__name__}: {error}'
+        ) from None
+
+
+def _find_loader(name: str) -> Loader:
+    """The function that loads what a name names: ours, or one that somebody has given MMEngine for a scheme of theirs."""
+    theirs: Loader = CheckpointLoader._get_checkpoint_loader(name)
+    if theirs.__module__.partition('.')[0] not in ('mmengine', 'mmtwins'):
+        return theirs
+    return next(LOADERS[pattern] for pattern in sorted(LOADERS, reverse=True) if re.match(pattern, name))
 
 
 def keep_for_next_read(checkpoints: Mapping[str, Any]) -> None:
@@ -87,18 +101,62 @@ def keep_for_next_read(checkpoints: Mapping[str, Any]) -> None:
     _kept.update(checkpoints)
 
 
-def _register(prefixes: str | tuple[str, ...] | list[str]) -> Callable[[Callable], Callable]:
-    """Make a function MMEngine's loader of a scheme, for what is not kept already."""
+def _loads(*patterns: str) -> Callable[[Loader], Loader]:
+    """Make a function the loader of names that match a pattern, for what is not kept already."""
 
-    def register(load: Callable) -> Callable:
+    def register(load: Loader) -> Loader:
         @wraps(load)
         def load_unless_kept(filename: str, *args: Any, **kwargs: Any) -> Any:
             return _kept.pop(filename) if filename in _kept else load(filename, *args, **kwargs)
 
-        CheckpointLoader.register_scheme(prefixes, load_unless_kept, force=True)
+        LOADERS.update(dict.fromkeys(patterns, load_unless_kept))
         return load
 
     return register
+
+
+def replace_mmengine_loaders() -> None:
+    """Let MMEngine read every checkpoint as weights only, until :func:`restore_mmengine_loaders`.
+
+    Three things change in this process: the functions that ``CheckpointLoader`` calls for files, URLs and other schemes; what
+    ``torch.load(weights_only=True)`` takes, see :func:`mmtwins.weights.allowed.allow_mmengine_checkpoints`; and inferencers
+    that are built from a checkpoint alone, without a config, are refused: they would build what its config says, and a
+    config can name any function.
+    """
+    for pattern, load in LOADERS.items():
+        known = CheckpointLoader._schemes.get(pattern)
+        if known is not load:
+            if known is not None:
+                _replaced[pattern] = known
+            CheckpointLoader.register_scheme(pattern, load, force=True)
+    BaseInferencer._init_model = _init_model_from_config  # type: ignore[method-assign]
+    allow_mmengine_checkpoints()
+
+
+def restore_mmengine_loaders() -> None:
+    """Undo :func:`replace_mmengine_loaders`: MMEngine reads with its own functions, which may run code.
+
+    The commands and functions of this package still read as weights only.
+    """
+    for pattern, load in LOADERS.items():
+        if CheckpointLoader._schemes.get(pattern) is load:
+            if pattern in _replaced:
+                CheckpointLoader._schemes[pattern] = _replaced[pattern]
+            else:
+                del CheckpointLoader._schemes[pattern]
+    _replaced.clear()
+    BaseInferencer._init_model = _init_model  # type: ignore[method-assign]
+    disallow_mmengine_checkpoints()
+
+
+@wraps(_init_model)
+def _init_model_from_config(inferencer: Any, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
+    if not cfg and weights is not None:
+        raise ValueError(
+            f'checkpoint {printable(weights)} is given without a config: the one that it holds could run code. Give the '
+            'config, as model=FILE'
+        )
+    return _init_model(inferencer, cfg, weights, *args, **kwargs)
 
 
 def is_remote(path: str) -> bool:
@@ -106,37 +164,32 @@ def is_remote(path: str) -> bool:
     return '://' in str(path) or str(path).startswith(FETCHED_SCHEMES)
 
 
-@_register('')
+@_loads('')
 def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """Load a local file: .safetensors, or what ``torch.save`` wrote.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        pickle.UnpicklingError: It holds more than weights, see :func:`allow_mmengine_checkpoints`.
-        ValueError: A .safetensors file is damaged.
-    """
-    path = Path(filename).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'{filename} can not be found.')
+    """Load a local file; raises as :func:`mmtwins.weights.opening.read_file`."""
+    try:
+        path = Path(filename).expanduser()
+    except RuntimeError:  # ~ and a name that nobody here has
+        path = Path(filename)
     return read_file(path, map_location)
 
 
-@_register(('http://', 'https://'))
+@_loads('http://', 'https://')
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Fetch a URL into torch's cache and load the file as weights only; raises OSError, and as :func:`load_from_file`.
 
     MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
     """
-    return read_file(fetch(filename), map_location, is_remote=True)
+    return read_file(fetch(filename), map_location)
 
 
-@_register(('modelzoo://', 'torchvision://'))
+@_loads('modelzoo://', 'torchvision://')
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
     """Load ``torchvision://NAME``, see :func:`load_from_http`."""
     return load_from_http(_look_up(filename, mmengine_checkpoint.get_torchvision_models()), map_location)
 
 
-@_register(('open-mmlab://', 'openmmlab://'))
+@_loads('open-mmlab://', 'openmmlab://')
 def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     """Load ``open-mmlab://NAME`` from a URL or a file in MMEngine's home folder, see :func:`load_from_http`."""
     models = mmengine_checkpoint.get_external_models()
@@ -147,21 +200,24 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     return load_from_file(str(Path(mmengine_checkpoint._get_mmengine_home()) / location), map_location)
 
 
-@_register('mmcls://')
+@_loads('mmcls://')
 def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
     """Load the backbone of ``mmcls://NAME``, see :func:`load_from_http`."""
     checkpoint = load_from_http(_look_up(filename, mmengine_checkpoint.get_mmcls_models()), map_location)
     return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
 
 
-@_register([r'(\S+\:)?s3://', r'(\S+\:)?petrel://'])
+@_loads(r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 def load_from_ceph(filename: str, map_location: Any = None, backend: str = 'petrel') -> Any:
     """Load from an object store through MMEngine's file backend, as weights only."""
     content = get_file_backend(filename, backend_args={'backend': backend}).get(filename)
-    return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'checkpoint'
+        path.write_bytes(content)
+        return read_file(path, map_location)
 
 
-@_register('pavi://')
+@_loads('pavi://')
 def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     """Load from SenseTime's model cloud, as weights only; raises ImportError without its package."""
     try:
@@ -172,10 +228,10 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(model.name).name
         model.download(str(path))
-        return read_file(path, map_location, is_remote=True)
+        return read_file(path, map_location)
 
 
-@_register(HUB_SCHEMES)
+@_loads(*HUB_SCHEMES)
 def load_from_hub(filename: str, map_location: Any = None) -> Any:
     """Load ``hf-hub:OWNER/NAME[@REVISION][/FILE]`` from the Hugging Face hub or its local cache.
 
@@ -201,13 +257,13 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
             path = hf_hub_download(repository, 'pytorch_model.bin', revision=revision)
     else:
         path = hf_hub_download(repository, file, revision=revision)
-    return read_file(Path(path), map_location, is_remote=True)
+    return read_file(Path(path), map_location)
 
 
-@_register(IMAGENET_SCHEME)
+@_loads(IMAGENET_SCHEME)
 def load_from_imagenet(filename: str, map_location: Any = None) -> Any:
     """Load ``imagenet:NAME``, see :func:`mmtwins.weights.pretrained.fetch_imagenet_weights`."""
-    return read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location, is_remote=True)
+    return read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location)
 
 
 def _look_up(filename: str, models: dict[str, str]) -> str:
@@ -216,37 +272,3 @@ def _look_up(filename: str, models: dict[str, str]) -> str:
     if name not in models:
         raise ValueError(f'{filename}: there is no model of this name; the names are {", ".join(sorted(models))}')
     return models[name]
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read the checkpoints that MMEngine's Runner writes.
-
-    Registers exactly the types that they contain besides tensors and plain data: ``HistoryBuffer`` of the message
-    hub, and NumPy arrays and scalars of the number types. A ``HistoryBuffer`` names its statistics through
-    ``getattr``, which could reach anything, so a look-up confined to these stands in for it. ``argparse.Namespace`` is
-    what the public training code keeps its options in.
-
-    Source: ``MessageHub.state_dict`` and ``HistoryBuffer.__getstate__`` in MMEngine 0.10.
-    """
-    if not CAN_ALLOW_TYPES:
-        return  # torch < 2.6 loads everything unless told otherwise, and takes no names for what is safe
-    number_types = (np.bool_, np.int32, np.int64, np.float32, np.float64)
-    named: list[Callable | tuple[Callable, str]] = [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(number)) for number in number_types),
-        (_get_statistics_method, 'builtins.getattr'),
-        argparse.Namespace,
-    ]
-    for package in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2 write one name and read the other
-        named.append((multiarray.scalar, f'{package}.multiarray.scalar'))
-        named.append((multiarray._reconstruct, f'{package}.multiarray._reconstruct'))
-    torch.serialization.add_safe_globals(named)
-
-
-def _get_statistics_method(owner: type, name: str) -> Callable:
-    """``getattr`` as MMEngine's checkpoints need it, and nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise ValueError(f'a checkpoint may not look up {name!r} of {owner!r}')
-    return getattr(HistoryBuffer, name)

@@ -3,12 +3,15 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner, load_checkpoint
 from tiny_training import VALIDATION, make_config
 
@@ -363,3 +366,17 @@ def test_by_epoch(tmp_path: Path) -> None:
     build_runner(cfg).train()
     assert checkpoints(tmp_path) == ['epoch_2.pth', 'epoch_3.pth']
     assert read(tmp_path / 'epoch_3.pth')['meta']['epoch'] == 3
+
+
+def test_a_resumed_checkpoint_names_no_other_files_to_remove(tmp_path: Path) -> None:
+    own = ['epoch_5.pth', 'iter_70.pth', 'best_mIoU_iter_5.pth']
+    for name in ('run/notes', 'thesis.tex', 'folder/a', *(f'run/{name}' for name in own)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    hook = SafeCheckpointHook(interval=1)
+    hook.out_dir, hook._storage = str(tmp_path / 'run'), LocalBackend()
+    hub = MessageHub.get_instance('names_to_remove')
+    hub.update_info('outdated_ckpts', ['../thesis.tex', str(tmp_path / 'folder'), 'notes', 7, '../folder', *own])
+    hook._remove_outdated(SimpleNamespace(message_hub=hub))
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*') if path.is_file()}
+    assert left == {'run/notes', 'thesis.tex', 'folder/a'}
