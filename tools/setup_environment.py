@@ -142,6 +142,7 @@ def last_set_up(prefix: Path) -> dict:
 def set_up(prefix: Path) -> None:
     """Install what requirements/ asks for into the environment of this Python."""
     steps.refuse_two_stacks(prefix)
+    setup_mmcv.refuse_too_new()
     if setup_mmcv.needs_compiler():
         setup_mmcv.check_compiler()  # before anything is downloaded
     state = prefix / STATE
@@ -159,10 +160,7 @@ def set_up(prefix: Path) -> None:
     size = '' if torch else ' and torch (0.2 GB to download for CPU, about 3 GB for CUDA)'
     install(prefix, f'build tools{size}', 'build', *([] if torch else ['torch']))
     packages = ['base', 'seg', 'det', 'mim', 'export', 'app', 'video', 'tests', 'lint']
-    size = 'about 0.5 GB to download'
-    install(
-        prefix, f'MMEngine, MMSegmentation, MMDetection ({steps.stack()}) and their requirements ({size})', *packages
-    )
+    install(prefix, f'{steps.stack()} and all that mmtwins and its tests need (about 0.5 GB to download)', *packages)
     setup_mmcv.install_mmcv(prefix)
     # A copy that `pip install .` made serves mim: it stays. The commands of make import the checkout all the same.
     is_copy = steps.version('mmtwins') and not steps.direct_url('mmtwins').get('dir_info', {}).get('editable')

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import sysconfig
+from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -47,6 +48,10 @@ MENDS = (
         new="scope = {}\n        exec(compile(f.read(), version_file, 'exec'), scope)\n    return scope['__version__']",
     ),
 )
+
+# MMSegmentation 1.2.2 and MMDetection 3.3.0 refuse this mmcv and newer; the names of the bound in their __init__.py.
+TOO_NEW = (2, 2)
+BOUNDS = {'mmseg': 'MMCV_MAX', 'mmdet': 'mmcv_maximum_version'}
 
 
 def mend(source: Path, torch: str) -> None:
@@ -88,6 +93,41 @@ def check_compiler() -> None:
         raise SetupError("Python's headers (Python.h) are missing.", f'sudo apt-get install {PYTHON}-dev')
 
 
+def too_new() -> str:
+    """The version of OpenMMLab's mmcv that is there, if their other packages refuse it."""
+    found = steps.version('mmcv')
+    return found if found and release(found) >= TOO_NEW else ''
+
+
+def refuse_too_new() -> None:
+    """Refuse an mmcv that MMSegmentation and MMDetection refuse, unless the user said that the bound be raised."""
+    found = too_new()
+    if found and os.environ.get('MMCV_BOUND') != 'raise':
+        reason = f'mmcv {found} is there. MMSegmentation 1.2.2 and MMDetection 3.3.0 refuse mmcv 2.2.0 and newer.'
+        ours = f'{sys.executable} -m pip uninstall mmcv, and the set-up builds {"==".join(steps.mmcv_pin())}'
+        raised = f'make setup MMCV_BOUND=raise keeps {found} and raises the bound in their __init__.py; not tested here'
+        raise SetupError(reason, f'Either {ours}. Or {raised}.')
+
+
+def raise_bound(found: str) -> None:
+    """Let the installed MMSegmentation and MMDetection take the mmcv that is there."""
+    major, minor = release(found)
+    bound = f'{major}.{minor + 1}.0'
+    for package, name in BOUNDS.items():
+        file = Path(util.find_spec(package).origin)
+        text, times = re.subn(
+            rf"(?m)^{name} = '[\d.]+'.*$", f"{name} = '{bound}'  # MMCV_BOUND=raise", file.read_text()
+        )
+        if times != 1:
+            raise SetupError(
+                f'{file} has no line {name} = ..., so its bound is not raised.', f'pip uninstall mmcv, and {AGAIN}.'
+            )
+        new = file.with_name('__init__.py.new')  # written anew: the file may be a link into the cache of an installer
+        new.write_text(text)
+        new.replace(file)
+    print(f'MMSegmentation and MMDetection now take mmcv before {bound}: mmcv {found} is kept.')
+
+
 def wheel_key(torch: str, operators: str) -> str:
     """Name of the cache folder of an mmcv wheel: all that its binary code depends on."""
     mmcv = '-'.join(steps.mmcv_pin())
@@ -111,6 +151,11 @@ def install_mmcv(prefix: Path) -> None:
     if code:
         remedy = f'If a library is missing: sudo apt-get install libgl1 libglib2.0-0, and {AGAIN}.'
         raise SetupError(f'torch or OpenCV cannot be imported: {steps.last_line(output)}', remedy)
+    if too_new():
+        raise_bound(too_new())
+        if mmcv_failure():
+            raise SetupError(f'mmcv {too_new()} does not work: {mmcv_failure()}', f'pip uninstall mmcv, and {AGAIN}.')
+        return
     torch, cuda, cuda_home, gpus = json.loads(steps.last_line(output))
     operators, variables = choose_operators(cuda, cuda_home, gpus)
 

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-VARIABLES = ('VIRTUAL_ENV', 'CONDA_PREFIX', 'PYTHON', 'STACK', 'CXX', 'FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST', 'MAX_JOBS')
+VARIABLES = ('VIRTUAL_ENV', 'CONDA_PREFIX', 'PYTHON', 'STACK', 'MMCV_BOUND', 'CXX', 'MAX_JOBS', 'FORCE_CUDA')
+VARIABLES += ('TORCH_CUDA_ARCH_LIST',)
 
 
 @pytest.fixture

@@ -259,3 +259,43 @@ def test_without_network_nothing_is_unpacked_and_pip_says_why(script, mmcv, monk
     monkeypatch.setattr(mmcv, 'unpack', lambda source: None)
     with pytest.raises(script.SetupError, match="KeyError: '__version__'"):
         mmcv.install()
+
+
+@pytest.fixture
+def newer(script, setup_mmcv, mmcv, tmp_path, monkeypatch):
+    """mmcv 2.2.0 beside a MMSegmentation and a MMDetection that refuse it."""
+    for package, name in (('mmseg', 'MMCV_MAX'), ('mmdet', 'mmcv_maximum_version')):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / '__init__.py').write_text(f"import mmcv\n{name} = '2.2.0'\nMMENGINE_MAX = '1.0.0'\n")
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(script.steps, 'version', lambda name: '2.2.0' if name == 'mmcv' else '')
+    mmcv.installed = 'theirs'
+    mmcv.works.add('theirs')
+    return tmp_path
+
+
+def test_an_mmcv_that_the_libraries_refuse_is_named_and_nothing_is_changed(script, setup_mmcv, newer):
+    with pytest.raises(script.SetupError, match=r'mmcv 2\.2\.0 is there') as error:
+        setup_mmcv.refuse_too_new()
+    assert 'pip uninstall mmcv' in error.value.args[1] and 'MMCV_BOUND=raise' in error.value.args[1]
+    assert "= '2.2.0'\n" in (newer / 'mmseg' / '__init__.py').read_text()
+
+
+def test_the_bound_is_raised_at_the_users_word_and_mmcv_is_kept(setup_mmcv, mmcv, newer, monkeypatch, capsys):
+    monkeypatch.setenv('MMCV_BOUND', 'raise')
+    for _ in range(2):
+        setup_mmcv.refuse_too_new()
+        mmcv.install()
+        assert (mmcv.builds, mmcv.installed) == (0, 'theirs')
+        for package, name in (('mmseg', 'MMCV_MAX'), ('mmdet', 'mmcv_maximum_version')):
+            lines = (newer / package / '__init__.py').read_text().splitlines()
+            assert lines[1].startswith(f"{name} = '2.3.0'") and lines[2] == "MMENGINE_MAX = '1.0.0'"
+    assert 'mmcv 2.2.0 is kept' in capsys.readouterr().out
+
+
+def test_a_bound_in_other_words_is_not_touched(script, mmcv, newer, monkeypatch):
+    monkeypatch.setenv('MMCV_BOUND', 'raise')
+    (newer / 'mmdet' / '__init__.py').write_text('bound = None\n')
+    with pytest.raises(script.SetupError, match='mmcv_maximum_version'):
+        mmcv.install()
