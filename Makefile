@@ -14,7 +14,7 @@ help:
 	@echo 'make lint          check style, format and types'
 	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
 	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.14) that .venv is made with'
-	@echo 'STACK=onedl        takes the maintained forks in place of OpenMMLab'"'"'s packages'
+	@echo 'STACK=onedl        takes the maintained forks of the OpenMMLab packages'
 
 demo: check-python
 	@$(SETUP) -- python tools/demo.py $(ARGS)

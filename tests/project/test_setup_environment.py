@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,16 @@ def test_the_supported_pythons_are_those_of_the_package(script, monkeypatch):
         assert f"'Programming Language :: Python :: 3.{minor}'" in text
         monkeypatch.setattr(sys, 'version_info', (3, minor, 0))
         script.check_python()
+
+
+def test_the_table_of_the_documentation_has_all_cells_of_the_noxfile():
+    tree = ast.parse((ROOT / 'noxfile.py').read_text())
+    cells = next(node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == 'CELLS')
+    rows = re.findall(r'(?m)^\| (3\.\d+) \| ([\d.]+) \| (.+) \|$', (ROOT / 'docs' / 'installation.md').read_text())
+    assert [(python, torch) for python, torch, _ in rows] == [
+        (python, torch) for python, torches in ast.literal_eval(cells).items() for torch in torches
+    ]
+    assert all(re.match(r'(green|red|partly): |not tried$', result) for *_, result in rows)
 
 
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)
