@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from ..weights.applying import fit_on_load
 from . import fast_path
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .block import TwinsBlock
+from .compiling import is_compiling
 from .layers import MIN_INPUT_SIDE, PATCH_PADDINGS, PatchEmbed, PositionEncodingGenerator, patch_size, stage_stride
 from .windows import WINDOW_PADDINGS
 
@@ -141,7 +141,7 @@ class TwinsBackbone(BaseModule):
 
     @staticmethod
     def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return checkpoint(block, x, use_reentrant=False)
         return checkpoint(block, x, use_reentrant=False, context_fn=fast_path.checkpoint_contexts)
 

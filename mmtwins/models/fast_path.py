@@ -23,6 +23,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from . import fast_ops
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .compiling import is_compiling
 from .layers import DropPath, Mlp
 
 # What a block and its parts must consist of, to the exact class.
@@ -85,7 +86,7 @@ def applies(block: Any, x: Tensor) -> bool:
         x: Its input.
     """
     return (
-        not torch.compiler.is_compiling()
+        not is_compiling()
         and type(x) is Tensor
         and x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
