@@ -1,4 +1,5 @@
-# make demo and make test do all the set-up they need, once. PYTHON= chooses the Python that .venv is made with.
+# make demo and make test do all the set-up they need, once. PYTHON= chooses the Python that .venv is made with,
+# STACK=onedl the maintained forks of OpenMMLab's packages.
 PYTHON ?= python3
 SETUP = $(PYTHON) tools/setup_environment.py
 PYTEST = python -m pytest --numprocesses logical --dist worksteal
@@ -13,7 +14,8 @@ help:
 	@echo 'make lint          check style, format and types'
 	@echo 'make docs          build the documentation as a site in build/site'
 	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
-	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.12) that .venv is made with'
+	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.14) that .venv is made with'
+	@echo 'STACK=onedl        takes the maintained forks of the OpenMMLab packages'
 
 demo: check-python
 	@$(SETUP) -- python tools/demo.py $(ARGS)

@@ -36,7 +36,7 @@ class BuildWithMim(build_py):
         package = Path(self.build_lib) / 'mmtwins'
         shutil.rmtree(package, ignore_errors=True)  # files of a former build, perhaps deleted since
         super().run()
-        not_shipped = shutil.ignore_patterns('__pycache__', '*.py[cod]', 'setup_environment.py')
+        not_shipped = shutil.ignore_patterns('__pycache__', '*.py[cod]', 'setup_*.py')
         for folder in ('configs', 'tools'):
             shutil.copytree(ROOT / folder, package / '.mim' / folder, ignore=not_shipped)
         shutil.copy(ROOT / 'model-index.yml', package / '.mim')
@@ -61,13 +61,15 @@ setup(
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmtwins', 'mmtwins.*']),
     package_data={'mmtwins': ['py.typed'], 'mmtwins.page': ['page.css', 'page.js']},
     entry_points={'console_scripts': ['mmtwins = mmtwins.__main__:main']},
     cmdclass={'build_py': BuildWithMim},
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.15',
     install_requires=requirements('base'),
     extras_require={
         'export': requirements('export'),

@@ -150,7 +150,8 @@ def test_a_module_has_its_test_file(name: str) -> None:
 def test_a_tool_has_its_test_file() -> None:
     others = {'train': 'tools/test_train_and_test', 'test': 'tools/test_train_and_test'}
     others |= {'convert_checkpoint': 'weights/test_formats', 'export_onnx': 'commands/test_export'}
-    others |= {'setup_environment': 'project/test_setup_environment'}
+    others |= {'setup_environment': 'project/test_setup_environment', 'setup_mmcv': 'project/test_setup_mmcv'}
+    others |= {'setup_steps': 'project/test_setup_environment'}
     for path in (ROOT / 'tools').glob('*.py'):
         test = ROOT / 'tests' / f'{others.get(path.stem, f"tools/test_{path.stem}")}.py'
         assert test.is_file(), f'{path.name} needs {test.relative_to(ROOT)}'

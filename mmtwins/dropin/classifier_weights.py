@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..weights.converting import convert
 from ..weights.fitting import check_values, check_weights
 from ..weights.formats import unwrap
-from ..weights.resizing import resize_in_channels
 from ..weights.opening import read_file
+from ..weights.resizing import resize_in_channels
 
 FIRST_LAYER = 'patch_embeds.0.proj.weight'
 

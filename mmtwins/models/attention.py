@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from .compiling import is_compiling
 from .windows import (
     key_mask,
     merge_windows,
@@ -71,7 +72,7 @@ class LocallyGroupedSelfAttention(nn.Module):
             (B, H, W, C).
         """
         height, width = x.shape[1:3]
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if is_compiling() or torch.jit.is_tracing():
             out = self._attend_padded(x)
         else:
             if padding_attends(self.window_padding, height, width, self.window_size):

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import fast_path
+from .compiling import is_compiling
 from .layers import DropPath, Mlp
 
 
@@ -50,6 +50,6 @@ def recompute(block: nn.Module, *inputs: Any) -> Tensor:
     Returns:
         What the block returns.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return checkpoint(block, *inputs, use_reentrant=False)
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=fast_path.checkpoint_contexts)

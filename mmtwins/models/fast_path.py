@@ -19,12 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from . import fast_ops
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
+from .compiling import is_compiling
 from .layers import DropPath, Mlp
 
+# Of all modules. PyTorch adds to these dicts and never replaces them; torch 2.1 has no function that asks for all.
+GLOBAL_HOOKS = (_global_backward_hooks, _global_backward_pre_hooks, _global_forward_hooks, _global_forward_pre_hooks)
 # What a block and its parts must consist of, to the exact class.
 EXPECTED: dict[str, type[nn.Module]] = dict(
     norm1=nn.LayerNorm, drop_path1=DropPath, norm2=nn.LayerNorm, mlp=Mlp, drop_path2=DropPath
@@ -85,7 +93,7 @@ def applies(block: Any, x: Tensor) -> bool:
         x: Its input.
     """
     return (
-        not torch.compiler.is_compiling()
+        not is_compiling()
         and type(x) is Tensor
         and x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
@@ -107,7 +115,7 @@ def _is_watched() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or _has_any_global_hook()
+        or any(GLOBAL_HOOKS)
     )
 
 

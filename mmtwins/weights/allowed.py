@@ -29,7 +29,6 @@ except ImportError:  # a program with torch alone, which reads the weights besid
         """Stands for MMEngine's."""
 
         __module__ = 'mmengine.logging.history_buffer'
-        min = max = current = mean = None
 
 
 CAN_ALLOW_TYPES = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')  # torch 2.6 or newer

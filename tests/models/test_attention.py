@@ -169,7 +169,7 @@ def test_only_a_compiler_gets_whole_windows_with_a_mask(monkeypatch) -> None:
     monkeypatch.setattr(attn, '_attend_padded', lambda x: calls.append(x.shape) or x)
     attn(x)
     assert not calls
-    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    monkeypatch.setattr('mmtwins.models.attention.is_compiling', lambda: True)
     assert torch.equal(attn(x), attn.proj(x))
     assert calls == [x.shape]
 

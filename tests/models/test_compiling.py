@@ -7,6 +7,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
+from mmtwins.models.compiling import is_compiling
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 1, 1, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(2, 2, 2, 2))
 TWO_STAGES = dict(
@@ -102,3 +103,12 @@ def test_exports_one_program_for_all_sizes_with_padded_patches() -> None:
         for shape in [(1, 3, 224, 224), (3, 3, 224, 250), (1, 3, 101, 77), (1, 3, 64, 64)]:
             x = torch.randn(shape)
             assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_code_knows_whether_it_is_compiled() -> None:
+    def double_if_compiled(x: Tensor) -> Tensor:
+        return 2 * x if is_compiling() else x
+
+    x = torch.ones(3)
+    assert torch.equal(double_if_compiled(x), x)
+    assert torch.equal(torch.compile(double_if_compiled, backend='eager')(x), 2 * x)

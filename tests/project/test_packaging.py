@@ -17,12 +17,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ('mmtwins', 'configs', 'tools', 'requirements')
 TOOLS = ('train.py', 'test.py')
+SET_UP = {f'tools/{path.name}' for path in (ROOT / 'tools').glob('setup_*.py')}  # works in a checkout only
 
 
 def shipped(folder: str) -> set[str]:
     """Files of a folder of the checkout that belong into the wheel, relative to the checkout."""
     paths = {path for path in (ROOT / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts}
-    return {path.relative_to(ROOT).as_posix() for path in paths} - {'tools/setup_environment.py'}
+    return {path.relative_to(ROOT).as_posix() for path in paths} - SET_UP
 
 
 def run(*command: str, cwd: Path, site: Path | None = None) -> str:
@@ -102,7 +103,7 @@ def test_the_source_distribution_holds_all_that_building_needs(wheel, checkout):
     name = run(sys.executable, '-c', code, cwd=checkout).splitlines()[-1]
     with tarfile.open(checkout / 'dist' / name) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
-    expected = {'setup.py', 'pyproject.toml', 'model-index.yml', 'LICENSE', 'tools/setup_environment.py'}
+    expected = {'setup.py', 'pyproject.toml', 'model-index.yml', 'LICENSE', *SET_UP}
     assert expected.union(*(shipped(folder) for folder in SHIPPED)) <= names
     assert not any(name.startswith('tests') for name in names)
 
