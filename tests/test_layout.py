@@ -188,7 +188,7 @@ class Blocker:
             raise ImportError(f'{{name}} is blocked')
 
 sys.meta_path.insert(0, Blocker())
-import mmengine.hooks, mmengine.runner, torch.utils.checkpoint
+import mmengine.hooks, mmengine.infer, mmengine.runner, torch.utils.checkpoint
 before = set(sys.modules)
 import mmtwins
 print('outside', *sorted({{name.split('.')[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names)))
