@@ -98,7 +98,7 @@ class Twins(nn.Module):
         def make_attention(i: int, j: int) -> nn.Module:
             rates: dict[str, Any] = dict(attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
             if wss is None or j % 2 == 1:
-                return GlobalSubsampledAttention(embed_dims[i], num_heads[i], sr_ratios[i], **rates)
+                return _ordered(GlobalSubsampledAttention(embed_dims[i], num_heads[i], sr_ratios[i], **rates))
             return LocallyGroupedSelfAttention(embed_dims[i], num_heads[i], wss[i], window_padding, **rates)
 
         num_blocks = sum(depths)
@@ -277,6 +277,15 @@ class Twins(nn.Module):
         else:
             blocks = [(r'^blocks\.(\d+)\.(\d+)', None), (r'^(?:patch_embeds|pos_block)\.(\d+)', (0,)), last]
         return dict(stem=r'^patch_embeds.0', blocks=blocks)
+
+
+def _ordered(attn: GlobalSubsampledAttention) -> GlobalSubsampledAttention:
+    """Put the sub-sampling last, as in timm: optimizers number the weights, and their states are loaded by the numbers."""
+    if attn.sr_ratio > 1:
+        sr, norm = attn.sr, attn.norm
+        del attn.sr, attn.norm
+        attn.sr, attn.norm = sr, norm
+    return attn
 
 
 _patch_size = patch_size  # where an argument has its name

@@ -13,7 +13,7 @@ def timm() -> ModuleType:
     try:
         check_installed(['timm'])
     except ImportError as error:
-        pytest.skip(str(error))
+        pytest.skip(f'needs timm beside it: {error}')
     import timm
 
     return timm

@@ -223,3 +223,12 @@ def test_the_page_changes_three_lines_at_most() -> None:
     assert [program for program, _ in diffs] == ['FlowFormer', 'VideoFlow', 'MemFlow', 'MVSFormer', 'CCTrans']
     for program, diff in diffs:
         assert 1 <= len([line for line in diff.splitlines() if line.startswith('+')]) <= 3, program
+
+
+def test_the_snippet_of_the_page(capsys: pytest.CaptureFixture) -> None:
+    page = (Path(__file__).parents[2] / 'docs' / 'migration.md').read_text()
+    (snippet,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    with torch.device('meta'):
+        exec(snippet, {})
+    stated = snippet.rpartition('# ')[2]
+    assert capsys.readouterr().out == stated

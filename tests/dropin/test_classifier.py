@@ -31,6 +31,7 @@ def test_logits_and_features(name: str) -> None:
 def test_features_are_those_of_timm() -> None:
     golden = load_golden('timm_svt_small')
     model = mmtwins.create_model('twins_svt_small', device='meta').eval()
+    assert list(model.state_dict()) == list(golden['parameters'])  # in this order, too: optimizers number them
     model.load_state_dict(golden_state_dict('timm_svt_small'), assign=True)
     case = golden['cases'][-1]  # whose maps do not divide into windows
     assert case['width'] // 4 % 7
