@@ -22,6 +22,8 @@ def detector(detector_cfg: Config) -> nn.Module:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    for layer in (model.rpn_head.rpn_reg, model.roi_head.bbox_head.fc_reg):  # MMDetection alone drops empty boxes
+        nn.init.normal_(layer.weight, std=0.01)
     return model
 
 
