@@ -1,5 +1,6 @@
 """Whole detectors: what is compared, and with mmdeploy the whole Mask R-CNN."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmtwins.engine.model import build_model
-from mmtwins.export import detectors
+from mmtwins.export import checked, detectors
+from mmtwins.export.checked import Plan, export
 from mmtwins.export.detectors import _one_mask_per_class, compare_detector, write_detector
-from mmtwins.export.runtimes import open_file
 
 
 @pytest.fixture
@@ -21,6 +22,8 @@ def detector(detector_cfg: Config) -> nn.Module:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    for layer in (model.rpn_head.rpn_reg, model.roi_head.bbox_head.fc_reg):  # MMDetection alone drops empty boxes
+        nn.init.normal_(layer.weight, std=0.01)
     return model
 
 
@@ -75,6 +78,25 @@ def test_a_whole_mask_rcnn_finds_the_same_objects_at_all_sizes(
     detector: nn.Module, onnx_packages: None, tmp_path: Path
 ) -> None:
     pytest.importorskip('mmdeploy', reason='needs mmdeploy')
-    write_detector(detector, tmp_path / 'a.onnx', 64, 96)
-    run = open_file(tmp_path / 'a.onnx', 'onnx')
-    assert all(compare_detector(detector, run, torch.randn(1, 3, *size)) > 3 for size in [(64, 96), (100, 72)])
+    import onnx
+
+    plan = Plan('onnx', 64, 96, sizes=((1, 64, 96), (2, 100, 72)))
+    lines = export(detector, tmp_path / 'a.onnx', plan, dict(mean='[1.0]'))
+    numbers = [re.fullmatch(r'1 x 3 x (64 x 96|100 x 72): the same (\d+) objects', line)[2] for line in lines]
+    assert len(numbers) == 2 and min(map(int, numbers)) > 3
+    written = onnx.load(tmp_path / 'a.onnx')
+    assert [value.name for value in written.graph.output] == ['dets', 'labels', 'masks']
+    assert {node.domain for node in written.graph.node} == {''}  # standard operators only
+    assert written.metadata_props[0].value == '[1.0]'
+
+
+def test_a_file_compared_on_no_object_is_refused(
+    detector: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checked, 'write_detector', lambda model, path, *args: path.parent.mkdir())
+    monkeypatch.setattr(checked, 'open_file', lambda path, format_: None)
+    monkeypatch.setattr(checked, 'compare_detector', lambda model, run, images: 0)
+    plan = Plan('onnx', 64, 96, sizes=((1, 64, 96),))
+    with pytest.raises(ValueError, match='no object in the images, so nothing was compared: give --calibrate IMAGES'):
+        export(detector, tmp_path / 'a.onnx', plan, {})
+    assert not list(tmp_path.iterdir())
