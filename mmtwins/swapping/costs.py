@@ -46,7 +46,8 @@ def _count_prediction(cfg: Config, size: tuple[int, int]) -> int:
     torch.manual_seed(0)
     repaired = stand_ins() if cfg.default_scope == 'mmdet' else nullcontext()
     with DefaultScope.overwrite_default_scope(cfg.default_scope), repaired:
-        model = revert_sync_batchnorm(build_model(cfg)).eval()
+        model = revert_sync_batchnorm(build_model(cfg))
+        model.eval()  # returns None in MMDetection's distillers
         if not cfg.model.get('data_preprocessor'):
             model.data_preprocessor = build_model(cfg, PREPROCESSORS[cfg.default_scope])
         data = model.data_preprocessor(make_inputs(cfg, model, size, training=False, images=1))

@@ -110,6 +110,10 @@ def _shrink(cfg: Config, side: int) -> None:
     for part in parts_of(cfg.model):
         if part.get('num') and part.get('type') == 'RandomSampler':
             part['num'] = min(part['num'], REGIONS)
+        if (
+            part.get('clip_border') is False
+        ):  # boxes from random weights leave the image, and masks cannot be pasted there
+            part['clip_border'] = True
         for key in ('num_queries', 'num_proposals', 'max_per_img'):
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], QUERIES)

@@ -11,7 +11,7 @@ from torch import nn
 from mmtwins.engine.config import load_config
 from mmtwins.models.architectures import ARCHITECTURES
 from mmtwins.swapping.planning import plan_swap
-from mmtwins.swapping.trying import _check_gradients, try_model
+from mmtwins.swapping.trying import _check_gradients, stand_alone, try_model
 from mmtwins.swapping.writing import write_config
 
 pytest.importorskip('mmseg')
@@ -64,3 +64,23 @@ def test_a_trial_leaves_the_config_as_it_was() -> None:
     with pytest.raises(ValueError, match='Nothing'):
         try_model(cfg, ('model',))
     assert cfg.model.data_preprocessor.size == (512, 512)
+
+
+def test_a_model_is_built_without_downloads_other_processes_and_torchvision() -> None:
+    cfg = Config(
+        dict(
+            model=dict(
+                teacher_config='configs/gfl/gfl_r101_fpn_ms-2x_coco.py',
+                teacher_ckpt='https://nowhere.example/x.pth',
+                backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='imagenet:svt-small')),
+                roi_head=[dict(norm_cfg=dict(type='MMSyncBN'), roi_layer=dict(type='RoIAlign', use_torchvision=True))],
+            )
+        )
+    )
+    stand_alone(cfg)
+    assert cfg.model.teacher_config.model.type == 'GFL'
+    assert cfg.model.teacher_ckpt is None
+    assert cfg.model.backbone.init_cfg is None
+    assert cfg.model.roi_head == [
+        dict(norm_cfg=dict(type='SyncBN'), roi_layer=dict(type='RoIAlign', use_torchvision=False))
+    ]
