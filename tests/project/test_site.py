@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 from page.browser import Browser, start_browser
 
 import mmtwins
@@ -28,7 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site."""
     for library in ('sphinx', 'furo', 'myst_nb', 'sphinx_copybutton'):
         pytest.importorskip(library)
-    folder = tmp_path_factory.mktemp('site')
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder  # of this run, for all of its workers
     command = [
         sys.executable,
         '-m',
@@ -40,10 +42,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / 'trees'),
     ]
     env = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'SOURCE_URL': ''}
-    built = subprocess.run(
-        [*command, '-c', 'docs', '.', str(folder / 'site')], cwd=REPOSITORY, env=env, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr[-4000:]
+    with FileLock(folder / 'site.lock'):
+        if not (folder / 'site' / 'index.html').exists():
+            built = subprocess.run(
+                [*command, '-c', 'docs', '.', str(folder / 'site')],
+                cwd=REPOSITORY,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            assert built.returncode == 0, built.stderr[-4000:]
     return folder / 'site'
 
 
