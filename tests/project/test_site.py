@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from filelock import FileLock
 from page.browser import Browser, start_browser
 
 import mmtwins
@@ -28,7 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site."""
     for library in ('sphinx', 'furo', 'myst_nb', 'sphinx_copybutton'):
         pytest.importorskip(library)
-    folder = tmp_path_factory.mktemp('site')
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder  # of this run, for all of its workers
     command = [
         sys.executable,
         '-m',
@@ -40,10 +42,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / 'trees'),
     ]
     env = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'SOURCE_URL': ''}
-    built = subprocess.run(
-        [*command, '-c', 'docs', '.', str(folder / 'site')], cwd=REPOSITORY, env=env, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr[-4000:]
+    with FileLock(folder / 'site.lock'):
+        if not (folder / 'site' / 'index.html').exists():
+            built = subprocess.run(
+                [*command, '-c', 'docs', '.', str(folder / 'site')],
+                cwd=REPOSITORY,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            assert built.returncode == 0, built.stderr[-4000:]
     return folder / 'site'
 
 
@@ -167,7 +175,8 @@ def test_pages_fit_a_phone_and_are_dark_at_night(site: Path, browser: Browser) -
         assert browser.run('return document.documentElement.scrollWidth') <= 390, page.relative_to(site)
         assert browser.run('window.scrollTo(500, 0); return window.scrollX') == 0, page.relative_to(site)
         texts = browser.contrast('article p, article h1')
-        assert texts and min(contrast for _, contrast in texts) > 4.4, page.relative_to(site)
+        assert texts or page.name == 'search.html'
+        assert all(contrast > 4.4 for _, contrast in texts), page.relative_to(site)
         light = browser.run('return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)')
         assert max(light) < 60, page.relative_to(site)
     browser.driver.get((site / 'docs' / 'commands.html').as_uri())
