@@ -19,7 +19,7 @@ CELLS = {
     '3.14': ['2.9.0', '2.13.0', '2.15.0'],
 }
 # The maintained forks need NumPy 2, and so torch 2.3.
-FORKS = {'3.12': ['2.13.0'], '3.13': ['2.15.0']}
+FORKS = {'3.11': ['2.13.0'], '3.13': ['2.15.0']}
 
 nox.options.default_venv_backend = 'venv'
 nox.options.sessions = []  # a cell takes an hour: name those that you want

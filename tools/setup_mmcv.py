@@ -49,6 +49,22 @@ MENDS = (
     ),
 )
 
+# The compiler of the build. Before the first file, it compiles the header that most files include first, with the same
+# flags. GCC then reads that in place of the header, if the flags of a file are the same, and gives the same objects.
+HEADER = 'mmcv/ops/csrc/common/pytorch_cpp_helper.hpp'
+COMPILER = """#!/bin/sh
+case " $* " in *" -c "*.cpp*)
+    if mkdir {header}.once 2>/dev/null; then (
+        for word; do
+            shift
+            case $word in -MMD | -MF | *.d | -c | *.cpp | -o | *.o) ;; *) set -- "$@" "$word" ;; esac
+        done
+        {compiler} "$@" -x c++-header {header} -o {header}.new && mv {header}.new {header}.gch
+    ) >/dev/null 2>&1; fi ;;
+esac
+exec {compiler} "$@"
+"""
+
 # MMSegmentation 1.2.2 and MMDetection 3.3.0 refuse this mmcv and newer; the names of the bound in their __init__.py.
 TOO_NEW = (2, 2)
 BOUNDS = {'mmseg': 'MMCV_MAX', 'mmdet': 'mmcv_maximum_version'}
@@ -220,6 +236,7 @@ def build_mmcv(folder: Path, torch: str, variables: dict[str, str]) -> Path:
     try:
         source = unpack_mmcv(build, log, variables)
         mend(source, torch)
+        variables.update(compile_header_once(build, source))
         command = [*pip, '--wheel-dir', str(build), str(source)]
         title = f'Building mmcv, once for this torch: {time} on {jobs} cores'
         code, output = steps.run(title, command, log, **variables)
@@ -229,6 +246,17 @@ def build_mmcv(folder: Path, torch: str, variables: dict[str, str]) -> Path:
         return wheel.replace(folder / wheel.name)
     finally:
         shutil.rmtree(build, ignore_errors=True)
+
+
+def compile_header_once(build: Path, source: Path) -> dict[str, str]:
+    """The variables that name COMPILER, if there is the header, and GCC."""
+    compiler, header = os.environ.get('CXX') or 'c++', source / HEADER
+    if not header.exists() or 'Free Software' not in steps.capture(*shlex.split(compiler), '--version')[1]:
+        return {}
+    script = build / 'c++'
+    script.write_text(COMPILER.format(compiler=compiler, header=shlex.quote(str(header))))
+    script.chmod(0o755)
+    return {'CXX': str(script)}
 
 
 def unpack_mmcv(build: Path, log: Path, variables: dict[str, str]) -> Path:

@@ -1,5 +1,6 @@
 """mmcv for the set-up: how it is mended and built, and when its wheel is used again. No network."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -259,6 +260,41 @@ def test_without_network_nothing_is_unpacked_and_pip_says_why(script, mmcv, monk
     monkeypatch.setattr(mmcv, 'unpack', lambda source: None)
     with pytest.raises(script.SetupError, match="KeyError: '__version__'"):
         mmcv.install()
+
+
+def test_the_header_that_most_files_include_is_compiled_once(setup_mmcv, tmp_path, monkeypatch):
+    monkeypatch.delenv('CXX', raising=False)
+    if 'Free Software' not in subprocess.run(['c++', '--version'], capture_output=True, text=True).stdout:
+        pytest.skip('needs GCC as c++')
+    header = tmp_path / 'a folder' / setup_mmcv.HEADER
+    assert setup_mmcv.compile_header_once(tmp_path, tmp_path / 'a folder') == {}
+    header.parent.mkdir(parents=True)
+    header.write_text('#pragma once\ninline int seven() { return SEVEN; }\n')
+    compiler = setup_mmcv.compile_header_once(tmp_path, tmp_path / 'a folder')['CXX']
+    objects = {}
+    for name, command, flag in (('a', compiler, '-DSEVEN=7'), ('b', 'c++', '-DSEVEN=7'), ('c', compiler, '-DSEVEN=8')):
+        (tmp_path / f'{name}.cpp').write_text(f'#include "{header.name}"\nint number() {{ return seven(); }}\n')
+        words = [
+            '-MMD',
+            '-MF',
+            f'{name}.o.d',
+            '-H',
+            '-g0',
+            f'-I{header.parent}',
+            '-c',
+            f'{name}.cpp',
+            '-o',
+            f'{name}.o',
+            flag,
+        ]
+        done = subprocess.run([command, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        objects[name] = (tmp_path / f'{name}.o').read_bytes()
+        assert (f'! {header}.gch' in done.stderr) == (
+            flag == '-DSEVEN=7'
+        )  # GCC marks what it reads in place of a header
+        assert (tmp_path / f'{name}.o.d').exists()
+    assert objects['c'] != objects['a']
+    assert subprocess.run([compiler, '--version'], capture_output=True).returncode == 0
 
 
 @pytest.fixture
