@@ -63,7 +63,7 @@ class _History(HistoryBuffer):
             raise pickle.UnpicklingError('GLOBAL mmengine.logging.history_buffer.HistoryBuffer holds more than numbers')
         self._set_default_statistics()
         self.__dict__.update(numbers)
-        self.__class__ = HistoryBuffer  # type: ignore[assignment]
+        self.__class__ = HistoryBuffer
 
 
 def _new_array(kind: type, *_: Any) -> np.ndarray:
@@ -136,10 +136,11 @@ def _get_safe_globals() -> list[Any]:
     return torch.serialization.get_safe_globals() if CAN_ALLOW_TYPES else []
 
 
-class _WeightsUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # the one in Python, which can be limited
+class _WeightsUnpickler(pickle._Unpickler):  # the one in Python, which can be limited
     """Calls, makes and completes nothing but what is allowed, whichever way a file asks for it."""
 
-    dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         """The object of a name, which may be one of Python 2, if it is allowed."""

@@ -129,7 +129,7 @@ def replace_mmengine_loaders() -> None:
             if known is not None:
                 _replaced[pattern] = known
             CheckpointLoader.register_scheme(pattern, load, force=True)
-    BaseInferencer._init_model = _init_model_from_config  # type: ignore[method-assign]
+    BaseInferencer._init_model = _init_model_from_config
     allow_mmengine_checkpoints()
 
 
@@ -145,7 +145,7 @@ def restore_mmengine_loaders() -> None:
             else:
                 del CheckpointLoader._schemes[pattern]
     _replaced.clear()
-    BaseInferencer._init_model = _init_model  # type: ignore[method-assign]
+    BaseInferencer._init_model = _init_model
     disallow_mmengine_checkpoints()
 
 

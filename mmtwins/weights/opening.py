@@ -254,7 +254,8 @@ def _defuse(content: Any) -> Any:
         parts['meta'].pop('config', None)
     hub = parts.get('message_hub')
     notes = hub.get('runtime_info') if isinstance(hub, dict) else None
-    for key in [key for key in notes if str(key).startswith('best_ckpt')] if isinstance(notes, dict) else ():
+    notes = notes if isinstance(notes, dict) else {}
+    for key in [key for key in notes if str(key).startswith('best_ckpt')]:
         if not (isinstance(notes[key], str) and re.fullmatch(r'best_.*\.pth', os.path.basename(notes[key]))):
             del notes[key]
     return content
