@@ -38,7 +38,8 @@ def models_page(results: Sequence[Mapping[str, Any]], arch: str, command: str) -
         f'{ITERATIONS} iterations from random weights, and predicts. The images are generated and square; their side is '
         f'{SIDES[0]} pixels, or {SIDES[1]} or {SIDES[2]} where a model needs larger images. A model takes Twins if its losses '
         'and the gradients of its backbone are finite and it predicts. This shows that the parts fit together. It says nothing '
-        'about accuracy.'
+        'about accuracy. The trial replaces what would fail with any backbone: CARAFE, for which MMCV has no code for CPUs, and '
+        'the `loss_cls` that SSD lacks when it predicts in MMDetection 3.3.0. Boxes from random weights are kept in the image.'
     )
     macs = (
         f'MACs are those of the segmentor or detector for one image of {sizes}, counted as in `mmtwins cost`. Those with ~ '

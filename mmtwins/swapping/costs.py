@@ -41,6 +41,8 @@ def count_macs(cfg: Config, path: tuple[str, ...], height: int, width: int) -> t
 
 def _count_prediction(cfg: Config, size: tuple[int, int]) -> int:
     """Count the MACs of a prediction from random weights; a segmentor sees the image whole."""
+    if 'head' in cfg.model:
+        raise ValueError('a classifier takes images of another size')
     if 'decode_head' in cfg.model:
         cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode='whole')
     torch.manual_seed(0)
