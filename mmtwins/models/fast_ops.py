@@ -259,7 +259,11 @@ def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Seq
 
 def _is_transformed(grad: Tensor) -> bool:
     """Whether a gradient is taken inside ``vmap`` or the like, which lack rules for functions such as those below."""
-    return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(grad)
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if hasattr(torch._C._functorch, 'is_legacy_batchedtensor'):
+        return torch._C._functorch.is_legacy_batchedtensor(grad)
+    return ' Batched' in torch._C._dispatch_key_set(grad)  # torch 2.1
 
 
 class OrderByWindow(torch.autograd.Function):

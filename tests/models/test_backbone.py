@@ -285,6 +285,8 @@ def test_checkpointing_keeps_fewer_activations() -> None:
 @pytest.mark.parametrize('window_padding', ['masked', 'zero', 'meituan'])
 def test_half_precision_modules_and_autocast_run(dtype: torch.dtype, window_padding: str, device: str) -> None:
     # mmseg's fp32 mask makes a half or bfloat16 module fail.
+    if device == 'cpu' and dtype == torch.float16 and torch.__version__.startswith('2.1.'):
+        pytest.skip('torch 2.1 has no convolution of float16 on CPUs')
     model = make_tiny(window_padding=window_padding).eval().to(device)
     x = torch.randn(1, 3, 72, 100, device=device)
     tolerance = 0.02 if dtype == torch.float16 else 0.15
