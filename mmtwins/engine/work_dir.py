@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,9 @@ def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     """What a checkpoint holds, its tensors left on the disk, and what hinders to resume from it."""
     try:
         checkpoint = read_file(path, 'cpu', mmap=True)
-    except DamagedError:  # but not what may run code: a whole file is not passed over for that
+    except ValueError as error:
+        if zipfile.is_zipfile(path) and not isinstance(error, DamagedError):
+            raise  # it may run code: a whole file is not passed over for that
         return {}, find_damage(path) or 'it is damaged'
     return checkpoint, find_missing_state(checkpoint)
 
