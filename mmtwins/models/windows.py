@@ -186,7 +186,10 @@ def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size
         (B * windows * N,) bool.
     """
     pads = [torch.scalar_tensor(length % size, device=is_real.device) > 0 for length in (height, width)]
-    return is_real | WINDOW_PADDINGS[window_padding](*pads)
+    attends = WINDOW_PADDINGS[window_padding](*pads)
+    if isinstance(attends, bool):  # torch 2.1 does not compile a tensor with a bool
+        return torch.ones_like(is_real) if attends else is_real
+    return is_real | attends
 
 
 def _divide(numbers: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
