@@ -189,7 +189,7 @@ def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size
     attends = WINDOW_PADDINGS[window_padding](*pads)
     if isinstance(attends, Tensor):
         return is_real | attends
-    return torch.ones_like(is_real) if attends else is_real  # a trace has no | of a tensor and a bool
+    return torch.ones_like(is_real) if attends else is_real  # a trace and torch 2.1 have no | of a tensor and a bool
 
 
 def _as_tensor(number: int, like: Tensor) -> Tensor:

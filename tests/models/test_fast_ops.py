@@ -227,6 +227,8 @@ def test_attention_runs_in_chunks_only_without_a_gradient_and_where_they_pay(mon
     if not torch.backends.cpu.get_cpu_capability().startswith('AVX'):
         pytest.skip('needs AVX')
     fused = 'aten::_scaled_dot_product_flash_attention_for_cpu'
+    if torch.__version__.startswith('2.1.'):
+        fused = 'aten::_scaled_dot_product_flash_attention'
     attn, x = GlobalSubsampledAttention(64, 2, 2), torch.randn(1, 40, 40, 64)
 
     def calls_of_fused(x: torch.Tensor = x) -> int:
@@ -246,6 +248,8 @@ def test_attention_runs_in_chunks_only_without_a_gradient_and_where_they_pay(mon
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel(dtype: torch.dtype) -> None:
+    if dtype == torch.float16 and torch.__version__.startswith('2.1.'):
+        pytest.skip('torch 2.1 has no autocast to float16 on CPUs')
     torch.manual_seed(0)
     attn, x, weight = LocallyGroupedSelfAttention(64, 2, 7), torch.randn(2, 16, 23, 64), torch.randn(2, 16, 23, 64)
     torch.nn.init.normal_(attn.qkv.weight, std=0.2)  # so that weights differ
@@ -268,6 +272,8 @@ def test_local_attention_in_half_precision_has_the_gradients_of_the_fused_kernel
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason='needs gloo')
 @pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_checkpointing_has_equal_gradients_under_ddp(compiled: bool, tmp_path: Path) -> None:
+    if compiled and torch.__version__.startswith('2.1.'):
+        pytest.skip('torch 2.1 does not compile activation checkpointing under DDP')
     x, grads = torch.randn(2, 3, 96, 128), []
     dist.init_process_group('gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1)
     try:

@@ -32,6 +32,9 @@ class Calls:
     def __reduce__(self) -> tuple:
         return self.call
 
+    def __str__(self) -> str:
+        return f"{self.call[0].__name__} of {self.call[1]}"
+
 
 def load_as_weights(path: Path) -> Any:
     return torch.load(path, weights_only=True)
