@@ -33,7 +33,7 @@ class Calls:
         return self.call
 
     def __str__(self) -> str:
-        return f"{self.call[0].__name__} of {self.call[1]}"
+        return f'{self.call[0].__name__} of {self.call[1]}'
 
 
 def load_as_weights(path: Path) -> Any:
