@@ -71,6 +71,7 @@ def test_wrong_arguments_end_in_one_line(
     assert 'Traceback' not in result.stderr
 
 
+@pytest.mark.slow
 def test_onnx_of_a_whole_segmentor(
     call_tool: Callable[..., subprocess.CompletedProcess],
     tiny: tuple[Path, Path, Config],

@@ -84,6 +84,7 @@ def test_compiles_to_one_graph_for_all_sizes(kwargs: dict) -> None:
     assert counter.frame_count == graphs
 
 
+@pytest.mark.slow
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 def test_the_default_compiler_gives_equal_results() -> None:
     model = make_tiny(**ONE_STAGE)
