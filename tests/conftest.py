@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.device import utils as devices
+from mmengine.registry import DefaultScope
 from mmengine.utils import ManagerMixin
 from server import Server, serve
 
@@ -47,6 +48,15 @@ def no_garbage_in_modules() -> None:
     """Keep what was imported out of garbage collection, which MMEngine starts for each dataset: a third of the time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_scope_left_by_modules() -> Iterator[None]:
+    """Without this, a registry that one module looks in could warn in another, and in processes that it forks."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture
