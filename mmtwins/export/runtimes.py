@@ -219,7 +219,12 @@ def _read_openvino(path: Path) -> Runner:
     # Without the hint, it computes in bfloat16 where the CPU has units for it.
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
     compiled = openvino.Core().compile_model(path, 'CPU', settings)
-    return lambda images: [torch.from_numpy(compiled(images.numpy())[output].copy()) for output in compiled.outputs]
+
+    def run(images: Tensor) -> list[Tensor]:
+        found = compiled(images.numpy())
+        return [torch.from_numpy(found[output].copy()) for output in compiled.outputs]
+
+    return run
 
 
 def _write_torchscript(model: nn.Module, path: Path, traced: Traced) -> None:

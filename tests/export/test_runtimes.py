@@ -45,6 +45,18 @@ def test_a_file_takes_all_sizes(format_: str, backbone: nn.Module, tmp_path: Pat
         list(verify(changed, path, shapes, format_))
 
 
+def test_openvino_computes_all_maps_at_once(
+    backbone: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip('openvino', reason='needs openvino')
+    write_file(backbone, tmp_path / 'model.xml', 'openvino', 72, 100)
+    run, calls = open_file(tmp_path / 'model.xml', 'openvino'), []
+    compute = openvino.CompiledModel.__call__
+    monkeypatch.setattr(openvino.CompiledModel, '__call__', lambda *args: calls.append(args) or compute(*args))
+    assert len(run(torch.randn(1, 3, 72, 100))) > 1
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize('window_padding', ['zero', 'meituan'])
 def test_a_trace_follows_the_padding_of_the_image_at_hand(
     window_padding: str, backbone: nn.Module, tmp_path: Path
