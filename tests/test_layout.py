@@ -19,6 +19,7 @@ ORDER = (
     'installing',
     'masks',
     'markdown',
+    'kept_results',
     'plotting',
     'figures',
     'weights',

@@ -1,10 +1,10 @@
 """Export all architectures to all formats, and compare results and time with PyTorch, for ``docs/export.md``."""
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..datasets.isolation import run_isolated
 from ..engine.config import load_config
 from ..engine.config_names import recipe_files
+from ..kept_results import keep_result
 from .exportable import build_exportable
-from .runtimes import FORMATS, Runner, as_list, open_file, write_file
+from .runtimes import FORMATS, Runner, as_runner, open_file, write_file
 from .verifying import TOLERANCE, largest_difference
 
 ARCHS = ('svt-s', 'svt-b', 'svt-l', 'pcpvt-s', 'pcpvt-b', 'pcpvt-l')
@@ -74,25 +75,28 @@ def sweep(
         with suppress(ImportError):  # then the cells say what is missing
             import_module(module)
     for cell in cells:
-        path = results / f'{cell.name}.json'
-        known: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        if kept and known is None:
-            continue
         absent = missing_packages(cell.format)
-        outdated = (
-            known is None or (known['state'] == 'missing' and not absent) or (again and known['state'] != 'works')
+
+        def is_outdated(known: dict[str, Any], absent: list[str] = absent) -> bool:
+            return (known['state'] == 'missing' and not absent) or (again and known['state'] != 'works')
+
+        found = keep_result(
+            results / f'{cell.name}.json',
+            partial(_measure_isolated, cell, absent, measure or measure_cell),
+            is_outdated,
+            only_kept=kept,
         )
-        if outdated and not kept:
-            if absent:
-                found = dict(state='missing', reason=f'{" and ".join(absent)} was not installed')
-            else:
-                outcome = run_isolated(measure or measure_cell, cell, SECONDS)
-                found = outcome.value or dict(state='failed', reason=' '.join(outcome.failure.split())[:300])
-            known = {**cell._asdict(), **found}
-            path.with_suffix('.part').write_text(json.dumps(known, indent=2) + '\n')
-            path.with_suffix('.part').replace(path)
-        assert known is not None
-        yield known
+        if found is not None:
+            yield found
+
+
+def _measure_isolated(cell: Cell, absent: Sequence[str], measure: Callable) -> dict[str, Any]:
+    if absent:
+        found = dict(state='missing', reason=f'{" and ".join(absent)} was not installed')
+    else:
+        outcome = run_isolated(measure, cell, SECONDS)
+        found = outcome.value or dict(state='failed', reason=' '.join(outcome.failure.split())[:300])
+    return {**cell._asdict(), **found}
 
 
 def missing_packages(format_: str) -> list[str]:
@@ -159,11 +163,7 @@ def build_recipe(arch: str, model: str) -> nn.Module:
 
 def compare(model: nn.Module, run: Runner, size: tuple[int, int], rounds: int) -> dict[str, Any]:
     """Compare results and time of a file and its model, on one random image."""
-
-    def eager(images: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            return as_list(model(images))
-
+    eager = as_runner(model)
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(sum(size)))
     expected, eager_seconds = timed(eager, images)
     difference = largest_difference(run(images), expected)

@@ -1,12 +1,11 @@
 """Swap the backbone of one config of every folder of MMSegmentation and MMDetection, and try the result."""
 
-import json
 import re
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from importlib import import_module
 from operator import getitem
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..datasets.isolation import run_isolated
 from ..engine.config import load_config
 from ..engine.config_names import inheritable
 from ..engine.config_sections import type_of
+from ..kept_results import keep_result
 from .costs import count_macs
 from .planning import plan_swap
 from .trying import SIDES, Trial, try_model
@@ -57,13 +57,14 @@ def sweep(results: Path, arch: str = 'svt-s', again: bool = False, kept: bool = 
     for library in LIBRARIES:
         for folder in folders(library):
             path = results / f'{library}-{folder}.json'
-            known = json.loads(path.read_text()) if path.exists() else None
-            if kept and known is None:
-                continue
-            if known is None or (again and known['state'] == 'failed'):
-                known = _best(library, folder, arch)
-                path.write_text(json.dumps(known, indent=2) + '\n')
-            yield known
+            found = keep_result(
+                path,
+                partial(_best, library, folder, arch),
+                lambda known: again and known['state'] == 'failed',
+                only_kept=kept,
+            )
+            if found is not None:
+                yield found
 
 
 def try_config(base: str, arch: str) -> dict[str, Any]:
