@@ -106,9 +106,8 @@ class SafeCheckpointHook(CheckpointHook):
         if self.file_client_args is None and is_local:
             self.backend_args = dict(backend='whole-files')
         kept = runner.message_hub.get_info('keep_ckpt_ids', [])
-        if not (
-            isinstance(kept, list) and all(isinstance(step, int) for step in kept)
-        ):  # whose names MMEngine would delete
+        # MMEngine deletes checkpoints that are named after these.
+        if not (isinstance(kept, list) and all(isinstance(step, int) for step in kept)):
             runner.message_hub.update_info('keep_ckpt_ids', [])
         super().before_train(runner)
         if is_main_process() and is_local:

@@ -174,21 +174,13 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
     return read_file(path, map_location)
 
 
-def _read_fetched(name: str, path: Path, map_location: Any) -> Any:
-    """Read a file that was fetched; messages name what it was fetched by, not where it lies."""
-    try:
-        return read_file(path, map_location)
-    except ValueError as error:
-        raise type(error)(str(error).replace(printable(path), printable(name))) from None
-
-
 @_loads('http://', 'https://')
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Fetch a URL into torch's cache and load the file as weights only; raises OSError, and as :func:`load_from_file`.
 
     MMEngine's own loader hands the file to ``torch.hub``, which runs the code that it holds.
     """
-    return _read_fetched(filename, fetch(filename), map_location)
+    return read_file(fetch(filename), map_location, name=filename)
 
 
 @_loads('modelzoo://', 'torchvision://')
@@ -222,7 +214,7 @@ def load_from_ceph(filename: str, map_location: Any = None, backend: str = 'petr
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'checkpoint'
         path.write_bytes(content)
-        return _read_fetched(filename, path, map_location)
+        return read_file(path, map_location, name=filename)
 
 
 @_loads('pavi://')
@@ -236,7 +228,7 @@ def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(model.name).name
         model.download(str(path))
-        return _read_fetched(filename, path, map_location)
+        return read_file(path, map_location, name=filename)
 
 
 @_loads(*HUB_SCHEMES)
@@ -265,13 +257,13 @@ def load_from_hub(filename: str, map_location: Any = None) -> Any:
             path = hf_hub_download(repository, 'pytorch_model.bin', revision=revision)
     else:
         path = hf_hub_download(repository, file, revision=revision)
-    return _read_fetched(filename, Path(path), map_location)
+    return read_file(Path(path), map_location, name=filename)
 
 
 @_loads(IMAGENET_SCHEME)
 def load_from_imagenet(filename: str, map_location: Any = None) -> Any:
     """Load ``imagenet:NAME``, see :func:`mmtwins.weights.pretrained.fetch_imagenet_weights`."""
-    return _read_fetched(filename, fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location)
+    return read_file(fetch_imagenet_weights(filename.removeprefix(IMAGENET_SCHEME)), map_location, name=filename)
 
 
 def _look_up(filename: str, models: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from .saving import find_damage
 
 LARGEST = 64  # GiB of a checkpoint
 VARIABLE = 'MMTWINS_MAX_CHECKPOINT_GIB'
-UNPACKED = (
-    4  # times the size of a file: torch.save does not compress, and weights that somebody has packed shrink little
-)
+# Times the size of a file: torch.save does not compress, and weights that somebody has packed shrink little.
+UNPACKED = 4
 SMALL = 2**20  # bytes that any file may unpack to
 FILES = 'the path of a .pth or .safetensors file'
 DEPTH = 50  # dicts inside dicts
@@ -33,13 +33,14 @@ class DamagedError(ValueError):
     """A checkpoint is cut off, damaged, or none at all."""
 
 
-def read_file(path: Path, map_location: Any = None, mmap: bool = False) -> Any:
+def read_file(path: Path, map_location: Any = None, mmap: bool = False, name: str | None = None) -> Any:
     """Read a checkpoint: a .safetensors file, or what ``torch.save`` wrote.
 
     Args:
         path: The file.
         map_location: As for ``torch.load``.
         mmap: Leave tensors on the disk until they are used, and checksums alone.
+        name: Of the checkpoint in messages, such as the URL that it was fetched by; None takes the path.
 
     Returns:
         All that it holds, but for what MMEngine would run or delete on resume.
@@ -50,19 +51,22 @@ def read_file(path: Path, map_location: Any = None, mmap: bool = False) -> Any:
         DamagedError: It is damaged, or no checkpoint.
         ValueError: It is too large to be one, or holds what may run code.
     """
-    size = _check_file(path)
-    name = printable(path)
+    name = printable(name or path)
+    size = _check_file(path, name)
     if path.suffix == '.safetensors':
-        return _read_safetensors(path, map_location)
+        return _read_safetensors(path, name, map_location)
     options: dict[str, Any] = dict(weights_only=True) if CAN_ALLOW_TYPES else dict(pickle_module=WeightsPickle)
     with path.open('rb') as file:
         start = file.read(512)
     if start.startswith(b'PK\x03\x04'):  # PyTorch looks at the same four bytes
-        _check_archive(path, size, mmap)
+        _check_archive(path, name, size, mmap)
         options['mmap'] = mmap
     else:
-        _check_other(path, start)
-    with _one_sentence(path, find_damage if options.get('mmap') else lambda _: None), warnings.catch_warnings():
+        _check_other(path, name, start)
+    with (
+        _one_sentence(name, partial(find_damage, path) if options.get('mmap') else lambda: None),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter('ignore')  # about protocols of pickle that no checkpoint has
         content = torch.load(path, map_location=map_location, **options)
     _check_content(content, name, size)
@@ -98,40 +102,39 @@ def largest_size() -> int:
     return min(LARGEST * 2**30, memory)
 
 
-def _check_file(path: Path) -> int:
+def _check_file(path: Path, name: str) -> int:
     """The size of a file in bytes; raises FileNotFoundError for what is none, ValueError for what is too large."""
     try:
         found = path.stat()
     except PermissionError:
         raise
     except (OSError, ValueError):  # no such name, a link to itself, a name that no file can have
-        raise FileNotFoundError(f'checkpoint {printable(path)} does not exist: give {FILES}') from None
+        raise FileNotFoundError(f'checkpoint {name} does not exist: give {FILES}') from None
     if not stat.S_ISREG(found.st_mode):
         kind = 'a folder' if stat.S_ISDIR(found.st_mode) else 'a device or a pipe'
-        raise FileNotFoundError(f'checkpoint {printable(path)} is {kind}: give {FILES}')
-    _check_size(path, found.st_size, 'is')
+        raise FileNotFoundError(f'checkpoint {name} is {kind}: give {FILES}')
+    _check_size(name, found.st_size, 'is')
     return found.st_size
 
 
-def _check_size(path: Path, size: int, verb: str) -> None:
+def _check_size(name: str, size: int, verb: str) -> None:
     limit = largest_size()
     if size > limit:
         raise ValueError(
-            f'checkpoint {printable(path)} {verb} {size / 2**30:,.1f} GiB, too large for a model: more than '
+            f'checkpoint {name} {verb} {size / 2**30:,.1f} GiB, too large for a model: more than '
             f'{limit / 2**30:,.1f} GiB are not read. {VARIABLE} sets another limit'
         )
 
 
 @contextmanager
-def _one_sentence(path: Path, find_damage: Callable[[Path], str | None]) -> Iterator[None]:
+def _one_sentence(name: str, find_damage: Callable[[], str | None]) -> Iterator[None]:
     """Say in one sentence that a file is refused, and why."""
-    name = printable(path)
     try:
         yield
     except (PermissionError, ImportError):
         raise
     except Exception as error:  # a damaged file fails anywhere in the unpickler
-        damage = find_damage(path)
+        damage = find_damage()
         if damage:
             raise _damaged(name, damage) from None
         if not isinstance(error, pickle.UnpicklingError):
@@ -149,7 +152,7 @@ def _damaged(name: str, damage: str, remedy: str = 'Get it again, or take anothe
     return DamagedError(f'checkpoint {name} cannot be read: {damage}. {remedy}')
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, name: str, map_location: Any) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
@@ -157,13 +160,12 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
         return {name: value.to(device) for name, value in load_file(path).items()}
     except Exception as error:
         raise DamagedError(
-            f'checkpoint {printable(path)} cannot be read, it is incomplete or damaged: {printable(str(error)[:200])}'
+            f'checkpoint {name} cannot be read, it is incomplete or damaged: {printable(str(error)[:200])}'
         ) from None
 
 
-def _check_archive(path: Path, size: int, without_checksums: bool) -> None:
+def _check_archive(path: Path, name: str, size: int, without_checksums: bool) -> None:
     """Check what ``torch.save`` wrote before it is unpacked; raises ValueError."""
-    name = printable(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -177,7 +179,7 @@ def _check_archive(path: Path, size: int, without_checksums: bool) -> None:
             f'checkpoint {name} is refused: its {size / 1e6:,.1f} MB unpack to {unpacked / 1e6:,.1f} MB, and weights do not. '
             f'{ADVICE}'
         )
-    _check_size(path, unpacked, 'unpacks to')
+    _check_size(name, unpacked, 'unpacks to')
     if any(entry.filename.endswith('/constants.pkl') for entry in entries):
         raise ValueError(f'checkpoint {name} is refused: it is a TorchScript program, which could run code. {ADVICE}')
     damage = None if without_checksums else find_damage(path)
@@ -185,9 +187,8 @@ def _check_archive(path: Path, size: int, without_checksums: bool) -> None:
         raise _damaged(name, damage)
 
 
-def _check_other(path: Path, start: bytes) -> None:
+def _check_other(path: Path, name: str, start: bytes) -> None:
     """Check what may be of a PyTorch before 1.6; raises ValueError."""
-    name = printable(path)
     if not start:
         raise _damaged(name, 'it is empty')
     text = start.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
