@@ -66,6 +66,19 @@ def quiet_terminal() -> Iterator[None]:
             kind.build_logger = build
 
 
+@contextmanager
+def only_errors(*loggers: logging.Logger) -> Iterator[None]:
+    """Let loggers pass on errors only, inside the ``with`` block."""
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
 def silence_libraries() -> None:
     """Ignore :data:`WARNINGS` in this process. Meant for programs, not for libraries."""
     for message in WARNINGS:

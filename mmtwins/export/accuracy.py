@@ -15,7 +15,7 @@ from torch import Tensor
 from ..engine.model import build_model
 from .exportable import build_exportable
 from .int8 import quantize
-from .runtimes import Runner, open_file, write_file
+from .runtimes import Runner, as_runner, open_file, write_file
 
 CALIBRATION = 64  # training images
 EXPORTER = 'onnx'
@@ -47,13 +47,8 @@ def measure_accuracy(
         write_file(model, files['onnx'], EXPORTER, height, width, dynamic=False)
         calibration = (images.numpy() for images, _ in _samples(cfg, 'train', CALIBRATION))
         quantize(files['onnx'], files['int8'], calibration)
-
-        def eager(images: Tensor) -> list[Tensor]:
-            with torch.no_grad():
-                return [model(images)]
-
         for name in ('eager', 'onnx', 'int8'):
-            found[name] = _evaluate(cfg, open_file(files[name], 'onnx') if name in files else eager)
+            found[name] = _evaluate(cfg, open_file(files[name], 'onnx') if name in files else as_runner(model))
             parts = files[name].parent.iterdir() if name in files else ()
             found[name]['megabytes'] = round(sum(part.stat().st_size for part in parts) / 1e6, 2)
             step()

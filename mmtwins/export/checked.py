@@ -80,7 +80,7 @@ def export(
             lines.append(line)
         if with_tensorrt:
             script = file.parent / f'{out.stem}_tensorrt.py'
-            write_tensorrt_script(script, out.name, *plan[1:5])
+            write_tensorrt_script(script, out.name, plan.height, plan.width, plan.channels, plan.dynamic)
             compile(script.read_text(encoding='utf-8'), script.name, 'exec')
             lines.append(
                 f'{out.with_name(script.name)} builds a TensorRT engine; its syntax was checked, it was not run'
@@ -93,7 +93,7 @@ def export(
 def _write(
     model: nn.Module, file: Path, plan: Plan, metadata: Mapping[str, str], step: Callable[[], None]
 ) -> Iterator[str]:
-    write_file(model, file, plan.format, *plan[1:5], metadata)
+    write_file(model, file, plan.format, plan.height, plan.width, plan.channels, plan.dynamic, metadata)
     step()
     shapes = [(batch, plan.channels, height, width) for batch, height, width in plan.sizes]
     for shape, difference in verify(model, file, shapes, plan.format):

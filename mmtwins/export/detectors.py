@@ -15,8 +15,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..engine.console import only_errors
 from .exportable import MMDEPLOY
-from .runtimes import Runner
+from .runtimes import Runner, note_metadata
 
 OPSET = 16  # the first whose RoiAlign has MMDetection's half-pixel shift
 # Of mmdeploy: what its own configs for detectors have.
@@ -62,8 +63,6 @@ def write_detector(
     """
     if find_spec('mmdeploy') is None:
         raise ImportError(f'a whole detector needs mmdeploy: {MMDEPLOY}. Or export backbone and neck with --neck')
-    import onnx
-
     copied: Any = copy.deepcopy(model).cpu().eval()
     with_mask = hasattr(copied, 'roi_head') and copied.roi_head.with_mask
     if with_mask:
@@ -86,9 +85,7 @@ def write_detector(
             )
     except Exception as error:  # rewriters fail in all kinds of ways on models that they do not know
         raise ValueError(f'mmdeploy does not follow {type(model).__name__}: {type(error).__name__}: {error}') from error
-    written = onnx.load(str(path))
-    onnx.helper.set_model_props(written, dict(metadata or {}))
-    onnx.save(written, str(path))
+    note_metadata(path, metadata or {})
 
 
 class _Predict(nn.Module):
@@ -192,17 +189,9 @@ def _thresholds(model: Any) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what mmdeploy and the tracer say about each function."""
-    loggers = [logging.getLogger('mmdeploy'), logging.root]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    with only_errors(logging.getLogger('mmdeploy'), logging.root), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
 
 
 def compare_detector(model: nn.Module, run: Runner, images: Tensor) -> int:

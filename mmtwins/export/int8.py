@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .runtimes import Runner, as_list, require
+from ..engine.console import only_errors
+from .runtimes import Runner, as_runner, require
 
 QUANTIZED = ['Conv', 'Gemm', 'MatMul']  # operators with weights; attention itself stays in float32
 AGREEMENT = 0.8  # of pixels, or of the cosine of maps: less means that the calibration images do not fit the model
@@ -44,24 +45,19 @@ def quantize(source: str | Path, target: str | Path, batches: Iterable[np.ndarra
             batch = next(all_batches, None)
             return None if batch is None else {'images': batch}
 
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it warns through the root logger
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder, 'prepared.onnx')
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(target),
-                Reader(),
-                op_types_to_quantize=QUANTIZED,
-                nodes_to_exclude=_without_weights(prepared),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-    finally:
-        logging.root.setLevel(level)
+    with only_errors(logging.root), tempfile.TemporaryDirectory() as folder:  # it warns through the root logger
+        prepared = Path(folder, 'prepared.onnx')
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            Reader(),
+            op_types_to_quantize=QUANTIZED,
+            nodes_to_exclude=_without_weights(prepared),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 def _without_weights(path: Path) -> list[str]:
@@ -118,12 +114,10 @@ def agreement(model: nn.Module, run: Runner, batches: Iterable[np.ndarray]) -> f
     Returns:
         Of a segmentor, the share of pixels with the same class; of maps, the least cosine between the two.
     """
-    found: list[float] = []
+    eager, found = as_runner(model), []
     for batch in batches:
         images = torch.from_numpy(np.ascontiguousarray(batch))
-        with torch.no_grad():
-            expected = as_list(model(images))
-        outputs = run(images)
+        expected, outputs = eager(images), run(images)
         if len(expected) == 1 and hasattr(model, 'decode_head'):
             found.append((outputs[0].argmax(1) == expected[0].argmax(1)).float().mean().item())
         else:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..engine.console import only_errors
 from ..installing import how_to_install
 from .exportable import name_outputs
 
@@ -168,8 +169,6 @@ def _write_onnx(model: nn.Module, path: Path, traced: Traced) -> None:
 
 
 def _write_legacy_onnx(model: nn.Module, path: Path, traced: Traced) -> None:
-    import onnx
-
     names = _outputs_of(model, traced)
     torch.onnx.export(
         model,
@@ -181,8 +180,15 @@ def _write_legacy_onnx(model: nn.Module, path: Path, traced: Traced) -> None:
         output_names=names,
         dynamic_axes=dict.fromkeys(('images', *names), AXES) if traced.dynamic else None,
     )
+    note_metadata(path, traced.metadata)
+
+
+def note_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write metadata into an ONNX file that is there."""
+    import onnx
+
     written = onnx.load(str(path))
-    onnx.helper.set_model_props(written, dict(traced.metadata))
+    onnx.helper.set_model_props(written, dict(metadata))
     onnx.save(written, str(path))
 
 
@@ -233,7 +239,7 @@ def _write_torchscript(model: nn.Module, path: Path, traced: Traced) -> None:
 
 
 def _read_torchscript(path: Path) -> Runner:
-    return _as_runner(torch.jit.load(str(path), map_location='cpu'))
+    return as_runner(torch.jit.load(str(path), map_location='cpu'))
 
 
 def _write_torch_export(model: nn.Module, path: Path, traced: Traced) -> None:
@@ -243,10 +249,12 @@ def _write_torch_export(model: nn.Module, path: Path, traced: Traced) -> None:
 
 
 def _read_torch_export(path: Path) -> Runner:
-    return _as_runner(torch.export.load(path).module())
+    return as_runner(torch.export.load(path).module())
 
 
-def _as_runner(program: Callable[[Tensor], Any]) -> Runner:
+def as_runner(program: Callable[[Tensor], Any]) -> Runner:
+    """What runs a model in PyTorch, as :func:`open_file` gives it for a file."""
+
     def run(images: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return as_list(program(images))
@@ -266,19 +274,12 @@ def _outputs_of(model: nn.Module, traced: Traced) -> list[str]:
 @contextmanager
 def _without_notes() -> Iterator[None]:
     """Silence what exporters say to their own developers: operators of torchvision, old calls, what a trace fixes."""
-    loggers = [logging.getLogger(name) for name in ('torch.onnx._internal.exporter._registration', 'torch.export')]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', r'`isinstance\(treespec, LeafSpec\)` is deprecated', FutureWarning)
-            warnings.filterwarnings('ignore', category=torch.jit.TracerWarning)
-            warnings.filterwarnings('ignore', category=DeprecationWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    names = ('torch.onnx._internal.exporter._registration', 'torch.export')
+    with only_errors(*map(logging.getLogger, names)), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', r'`isinstance\(treespec, LeafSpec\)` is deprecated', FutureWarning)
+        warnings.filterwarnings('ignore', category=torch.jit.TracerWarning)
+        warnings.filterwarnings('ignore', category=DeprecationWarning)
+        yield
 
 
 ONNX = ('onnx', 'onnxscript')

@@ -13,6 +13,7 @@ from ..analysis.attention_maps import find_backbone
 from ..datasets.dataset_info import DatasetInfo
 from ..engine.checks import check_device
 from ..engine.config import load_config
+from ..engine.console import only_errors
 from ..weights.applying import load_weights
 from ..weights.loading import load_safely, naming_checkpoint
 
@@ -103,15 +104,9 @@ def build_inferencer(cfg: Config, device: str, info: DatasetInfo | None = None) 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence warnings about missing weights, which are loaded next, and about collate functions in MMEngine's registry."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    with warnings.catch_warnings():
+    with only_errors(MMLogger.get_current_instance()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        logger.setLevel('ERROR')
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield
 
 
 def load_inferencer(

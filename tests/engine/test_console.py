@@ -16,7 +16,14 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 
-from mmtwins.engine.console import WARNINGS, WithoutTables, describe_end, quiet_terminal, silence_libraries
+from mmtwins.engine.console import (
+    WARNINGS,
+    WithoutTables,
+    describe_end,
+    only_errors,
+    quiet_terminal,
+    silence_libraries,
+)
 
 (CONFIG,) = (Path(__file__).parents[2] / 'configs' / 'toy').glob('upernet*.py')
 
@@ -40,6 +47,18 @@ from mmtwins.engine.console import WARNINGS, WithoutTables, describe_end, quiet_
 def test_the_terminal_has_no_tables(message: str, is_shown: bool) -> None:
     record = logging.LogRecord('a', logging.INFO, 'a.py', 1, message, None, None)
     assert WithoutTables().filter(record) == is_shown
+
+
+def test_loggers_pass_on_errors_only_and_have_their_levels_again(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = logging.getLogger('mmtwins.first'), logging.getLogger('mmtwins.second')
+    first.setLevel(logging.INFO)
+    with pytest.raises(ValueError, match='inside'), only_errors(first, second):
+        for logger in (first, second):
+            logger.warning('a note')
+            logger.error('an error')
+        raise ValueError('inside')
+    assert caplog.messages == ['an error', 'an error']
+    assert (first.level, second.level) == (logging.INFO, logging.NOTSET)
 
 
 def test_only_runners_that_are_built_inside_are_quiet(tmp_path: Path) -> None:
