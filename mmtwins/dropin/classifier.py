@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..models.architectures import check_choice, check_per_stage, check_rates, resolve_architecture
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.block import recompute
-from ..models.layers import MIN_INPUT_SIDE, check_images, init_weights, patch_size, stage_stride
+from ..models.layers import MIN_INPUT_SIDE, check_images, drop_path_rates, init_weights, patch_size, stage_stride
 from ..models.windows import WINDOW_PADDINGS
 from .feature_maps import take_indices
 from .tokens import Size, TokenBlock, TokenPatchEmbed, TokenPositionEncoding, to_map
@@ -101,8 +101,7 @@ class Twins(nn.Module):
                 return _ordered(GlobalSubsampledAttention(embed_dims[i], num_heads[i], sr_ratios[i], **rates))
             return LocallyGroupedSelfAttention(embed_dims[i], num_heads[i], wss[i], window_padding, **rates)
 
-        num_blocks = sum(depths)
-        drop_paths = iter([drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)])
+        drop_paths = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.patch_embeds = nn.ModuleList()
         self.pos_drops = nn.ModuleList()
         self.blocks = nn.ModuleList()

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..models.layers import drop_path_rates
 from .classifier import Twins
 from .tokens import Size
 
@@ -33,9 +34,8 @@ class PublicClassifier(Twins):
     def reset_drop_path(self, drop_path_rate: float) -> None:
         """Set stochastic depth, rising linearly from 0 in the first block to this rate in the last."""
         blocks: list[Any] = [module for stage in self.blocks for module in stage.children()]
-        for i, block in enumerate(blocks):
-            for part in (block.drop_path1, block.drop_path2):
-                part.rate = drop_path_rate * i / max(len(blocks) - 1, 1)
+        for block, rate in zip(blocks, drop_path_rates(drop_path_rate, len(blocks))):
+            block.drop_path1.rate = block.drop_path2.rate = rate
 
 
 class PublicBackbone(PublicClassifier):

@@ -26,6 +26,7 @@ from .layers import (
     PatchEmbed,
     PositionEncodingGenerator,
     check_images,
+    drop_path_rates,
     init_weights,
     patch_size,
     stage_stride,
@@ -82,8 +83,7 @@ class TwinsBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
-        num_blocks = sum(depths)
-        drop_paths = iter([drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)])
+        drop_paths = iter(drop_path_rates(drop_path_rate, sum(depths)))
 
         self.patch_embeds = nn.ModuleList()
         self.pos_drops = nn.ModuleList()

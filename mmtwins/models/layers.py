@@ -120,6 +120,11 @@ class Mlp(nn.Module):
         return self.drop2(self.fc2(x))
 
 
+def drop_path_rates(highest: float, num_blocks: int) -> list[float]:
+    """Rates of stochastic depth, rising linearly from 0 in the first block to the highest in the last."""
+    return [highest * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+
+
 def init_weights(module: nn.Module) -> None:
     """Draw the weights of one layer as the public code does; norms keep 1 and 0."""
     if isinstance(module, nn.Linear):

@@ -11,6 +11,7 @@ from mmtwins.models.layers import (
     Mlp,
     PatchEmbed,
     PositionEncodingGenerator,
+    drop_path_rates,
     map_sizes,
     num_patches,
     patch_size,
@@ -80,3 +81,8 @@ def test_drop_path_keeps_the_mean_and_rests_in_eval() -> None:
     assert out.mean().item() == pytest.approx(1, abs=0.025)
     assert drop_path.eval()(x) is x
     assert 'rate=0.300' in repr(drop_path)
+
+
+def test_drop_path_rises_from_0_to_the_highest_rate() -> None:
+    assert drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert drop_path_rates(0.3, 1) == [0]
