@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from ..engine.arguments import readable_errors
+from ..models.architectures import ARCHITECTURES
 from .bars import follow
 
-ARCHS = ('small', 'base', 'large')  # those of mmtwins.models.architectures.ARCHITECTURES, without its import of torch
+ARCHS = tuple(ARCHITECTURES)
 SIDES = (224, 512, 1024, 2048)
 
 

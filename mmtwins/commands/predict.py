@@ -87,6 +87,11 @@ def _conclude(args: argparse.Namespace, results: int, skipped: int) -> None:
         sys.exit(f'error: nothing in {" ".join(args.input)} could be read')
 
 
+def _readable(line: str) -> str:
+    """A line with names of files, which need not be UTF-8."""
+    return os.fsencode(line).decode(errors='replace')
+
+
 def _classify(args: argparse.Namespace, cfg: 'Config', sources: list[str]) -> None:
     """Print the class of each image and its score, and write them to ``predictions.json``."""
     from ..inference.classifying import Classifier
@@ -95,11 +100,11 @@ def _classify(args: argparse.Namespace, cfg: 'Config', sources: list[str]) -> No
 
     def skip(name: str, reason: str) -> None:
         skipped.append(name)
-        print(os.fsencode(f'skipped {name}: {reason}').decode(errors='replace'), file=sys.stderr)
+        print(_readable(f'skipped {name}: {reason}'), file=sys.stderr)
 
     found = []
     for one in Classifier(cfg, args.checkpoint, args.device)(sources, args.batch_size, skip):
-        print(os.fsencode(f'{one.path}: {one.name} ({one.score:.3f})').decode(errors='replace'))
+        print(_readable(f'{one.path}: {one.name} ({one.score:.3f})'))
         found.append(asdict(one))
     Path(args.out).mkdir(parents=True, exist_ok=True)
     (Path(args.out) / 'predictions.json').write_text(json.dumps(found, indent=2) + '\n')
@@ -118,7 +123,7 @@ def _run(predictor: 'Predictor', sources: list[str], writer: 'ResultWriter', bat
         def skip(name: str, reason: str) -> None:
             nonlocal skipped
             skipped += 1
-            line = os.fsencode(f'skipped {name}: {reason}').decode(errors='replace')
+            line = _readable(f'skipped {name}: {reason}')
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             progress.advance(task)
 

@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from small_segmentor import small_segmentor
 
 from mmtwins.swapping import costs
 from mmtwins.swapping.costs import count_macs
@@ -9,17 +10,7 @@ from mmtwins.swapping.costs import count_macs
 pytest.importorskip('mmseg')
 pytest.importorskip('mmcv')
 
-CFG = Config(
-    dict(
-        default_scope='mmseg',
-        model=dict(
-            type='EncoderDecoder',
-            backbone=dict(type='TwinsSVTBackbone'),
-            decode_head=dict(type='FCNHead', in_channels=512, channels=8, num_classes=2, num_convs=1),
-            test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(16, 16)),
-        ),
-    )
-)
+CFG = small_segmentor(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(16, 16)))
 PATH = ('model',)
 
 

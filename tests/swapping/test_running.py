@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from mmengine.config import Config
+from small_segmentor import small_segmentor
 
 from mmtwins.swapping.refusing import CannotSwap
 from mmtwins.swapping.running import check_runs, holder_config
@@ -11,16 +12,7 @@ from mmtwins.swapping.running import check_runs, holder_config
 pytest.importorskip('mmseg')
 pytest.importorskip('mmcv')
 
-CFG = Config(
-    dict(
-        default_scope='mmseg',
-        model=dict(
-            type='EncoderDecoder',
-            backbone=dict(type='TwinsSVTBackbone'),
-            decode_head=dict(type='FCNHead', in_channels=512, channels=8, num_classes=2, num_convs=1),
-        ),
-    )
-)
+CFG = small_segmentor()
 PATH = ('model',)
 
 
