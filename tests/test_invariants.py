@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import pickle
-import re
 import subprocess
 import sys
 import warnings
@@ -764,11 +763,9 @@ def distributed_results(
     return results
 
 
-@pytest.mark.parametrize('variant', ['svt-meituan', pytest.param('pcpvt', marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    'case',
-    [pytest.param(case, marks=pytest.mark.slow) if re.search('linear|1e4', case) else case for case in CASES],
-)
+@pytest.mark.slow  # tests/engine/test_fsdp.py and tests/faults/test_ranks.py are quicker
+@pytest.mark.parametrize('variant', ['svt-meituan', 'pcpvt'])
+@pytest.mark.parametrize('case', CASES)
 def test_data_parallel_training(variant: str, case: str, distributed_results: dict[tuple[str, str], str]) -> None:
     result = distributed_results.get((variant, case)) or distributed_results['', '']
     if result.startswith('PyTorch fails'):
