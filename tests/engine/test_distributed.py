@@ -157,7 +157,7 @@ def test_the_wrapper_of_cpus_has_plain_batch_norm_and_adds_gradients_in_the_orde
     finally:
         time.sleep(
             0.2
-        )  # PyTorch joins Gloo's threads with the GIL held; one that still drops the hook would wait for it
+        )  # a thread of Gloo drops the hook; PyTorch joins the thread with the GIL held, which can deadlock
         torch.distributed.destroy_process_group()
 
 
