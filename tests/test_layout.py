@@ -189,9 +189,10 @@ class Blocker:
             raise ImportError(f'{{name}} is blocked')
 
 sys.meta_path.insert(0, Blocker())
-import mmengine.hooks, mmengine.infer, mmengine.runner, torch.utils.checkpoint
+import mmengine.hooks, mmengine.runner, torch.utils.checkpoint
 before = set(sys.modules)
 import mmtwins
+assert 'mmengine.infer' not in sys.modules, 'which loads rich and more'
 print('outside', *sorted({{name.split('.')[0] for name in set(sys.modules) - before}} - set(sys.stdlib_module_names)))
 print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count('.') == 1 and name.startswith('mmtwins.')))
 """
