@@ -86,7 +86,9 @@ def check_per_stage(
         numbers += value if allow_pairs and is_sequence(value) and len(value) == 2 else [value]
     if not all(isinstance(number, kinds) and number > 0 for number in numbers):
         what = f'a positive {"number" if float in kinds else "integer"} per stage'
-        raise ValueError(f'{name}={values!r}: give {what}{", or a pair of them (rows, columns)" if allow_pairs else ""}')
+        raise ValueError(
+            f'{name}={values!r}: give {what}{", or a pair of them (rows, columns)" if allow_pairs else ""}'
+        )
 
 
 def check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
