@@ -250,12 +250,13 @@ def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
         return x
     # The layers themselves are not called: their hooks must not see what is computed only for a figure.
     tokens = x.permute(2, 0, 1)[None]
-    for layer in module.sr if isinstance(module.sr, nn.Sequential) else [module.sr]:
+    layers: Any = module.sr if isinstance(module.sr, nn.Sequential) else [module.sr]
+    for layer in layers:
         if isinstance(layer, nn.AvgPool2d):
             tokens = F.avg_pool2d(tokens, layer.kernel_size)
         else:
-            options: dict[str, Any] = dict(stride=layer.stride, groups=layer.groups)
-            tokens = F.conv2d(tokens, layer.weight.float(), _float(layer.bias), **options)
+            weight, bias = layer.weight.float(), _float(layer.bias)
+            tokens = F.conv2d(tokens, weight, bias, layer.stride, groups=layer.groups)
     norm = module.norm
     return F.layer_norm(
         tokens[0].permute(1, 2, 0), norm.normalized_shape, _float(norm.weight), _float(norm.bias), norm.eps

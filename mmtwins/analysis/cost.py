@@ -286,6 +286,31 @@ def pareto_front(
     return front
 
 
+def setting_of(
+    arch: str | Mapping[str, Sequence],
+    height: int,
+    width: int,
+    window_sizes: Sequence[int] = (7, 7, 7, 7),
+    sr_ratios: Sequence[int] = PUBLISHED_SR_RATIOS,
+    subsampling: str | Sequence[str] = 'conv',
+) -> Setting:
+    """MACs, parameters and keys of given windows and sub-windows, the published ones by default.
+
+    Args: As :func:`backbone_macs`.
+
+    Returns:
+        The setting, to compare with those of :func:`pareto_front`.
+
+    Raises:
+        ValueError: As :func:`backbone_macs`.
+    """
+    macs = _total(backbone_macs(arch, height, width, window_sizes, sr_ratios, subsampling=subsampling))
+    parameters = _total(backbone_parameters(arch, window_sizes, sr_ratios, subsampling))
+    keys = min(num_keys(*size, r) for size, r in zip(map_sizes(height, width, len(sr_ratios)), sr_ratios))
+    kinds = subsampling_per_stage(subsampling, len(sr_ratios))
+    return Setting(macs, parameters, keys, tuple(window_sizes), tuple(sr_ratios), kinds)
+
+
 def _total(stages: Sequence[Mapping[str, int]]) -> int:
     return sum(sum(stage.values()) for stage in stages)
 

@@ -121,7 +121,7 @@ def fit_sr_kernels(
         The fitted state dict, and what was changed, empty where nothing was.
     """
     fitted = dict(state_dict)
-    changes: Counter[tuple] = Counter()
+    changes: Counter[KernelChange] = Counter()
     blocks = {name.removesuffix('kv.weight') for name in expected if name.endswith('.attn.kv.weight')}
     for block in sorted(name for name in blocks if f'{name}kv.weight' in state_dict):
         old, new = _part(state_dict, block), _part(expected, block)
@@ -137,8 +137,9 @@ def fit_sr_kernels(
         for name in old.keys() - part.keys():
             del fitted[block + name]
         fitted.update({block + name: value for name, value in part.items()})
-        changes[(*ratios, action, (kinds[0] or kinds[1], kinds[1] or kinds[0]))] += 1
-    return fitted, tuple(KernelChange(*change[:3], count, change[3]) for change, count in changes.items())
+        change = KernelChange(*ratios, action, 1, (kinds[0] or kinds[1], kinds[1] or kinds[0]))
+        changes[change] += 1
+    return fitted, tuple(change._replace(count=count) for change, count in changes.items())
 
 
 def lacks_subsampling_alone(given: Iterable[str], expected: Iterable[str]) -> bool:

@@ -21,6 +21,7 @@ from mmtwins.analysis.cost import (
     lsa_macs,
     num_keys,
     pareto_front,
+    setting_of,
 )
 from mmtwins.analysis.counting import count
 from mmtwins.engine.config import load_config
@@ -248,6 +249,13 @@ def test_calibrate_knows_the_sub_sampling() -> None:
     assert mixed['sr_ratios'] == (14, 8, 4, 2)
     with pytest.raises(ValueError, match="subsampling='max' is unknown"):
         calibrate('small', 64, 64, subsampling='max')
+
+
+def test_a_given_setting_has_the_costs_of_its_model() -> None:
+    given = dict(window_sizes=(5, 6, 7, 8), sr_ratios=(4, 3, 2, 1), subsampling=('pool', 'conv', 'separable', 'conv'))
+    setting = setting_of('small', 128, 160, **given)
+    whole = count(build(TwinsSVTBackbone, **given), 128, 160).total
+    assert setting[:3] == (whole.macs, whole.parameters, 20) and setting.arguments == given
 
 
 def test_calibrate_refuses_what_makes_no_sense() -> None:
