@@ -97,7 +97,7 @@ def draw_comparison(rows: Sequence[Comparison], path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
-SHOWN = 3  # times the fewest MACs: settings that cost more are not drawn
+SHOWN = 2  # times the fewest MACs: settings that cost more are not drawn
 
 
 def draw_front(fronts: Mapping[str, Sequence[Setting]], published: Setting, path: str | Path) -> Path:
@@ -136,14 +136,17 @@ def draw_front(fronts: Mapping[str, Sequence[Setting]], published: Setting, path
     right.plot(published.keys, published.macs / 1e9, **star)
     left.set(xlabel='parameters (M)', title='settings that no other beats')
     right.set(xlabel='keys that each token sees at least', title='fewest MACs for so many keys')
-    use_plain_log_ticks(right, [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], max(keys))
+    marks = [mark for mark in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if mark > 0.8 * min(keys)]
+    use_plain_log_ticks(right, marks, max(keys))
     for axis in (left, right):
         axis.set_ylabel('MACs of one image (G)')
         axis.grid(alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
-        axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False, handletextpad=0.2)
+        axis.legend(
+            loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False, handletextpad=0.2, columnspacing=1
+        )
     bar = figure.colorbar(dots, ax=left, label='keys')
-    ticks = sorted({*keys})[:: max(1, len({*keys}) // 5)]
+    ticks = sorted({*keys}, reverse=True)[:: max(1, len({*keys}) // 5)]
     bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
     bar.ax.minorticks_off()
     return save_figure(figure, path)
