@@ -192,18 +192,16 @@ def _plan_maps(
 
 def _title(inspection: Inspection, attention: AttentionMap) -> str:
     rows, columns = attention.weights.shape[1:]
-    side = attention.side
+    size = '{} x {}'.format(*attention.size)
     lines = [f'stage {attention.stage}, block {attention.block}']
     if attention.kind == 'GSA':
-        lines.append(
-            f'{rows} x {columns} keys, each of {side} x {side} tokens' if side > 1 else f'{rows} x {columns} keys'
-        )
+        lines.append(f'{rows} x {columns} keys' + f', each of {size} tokens' * (attention.size != (1, 1)))
     else:
-        text = f'window of {side} x {side} tokens'
+        text = f'window of {size} tokens'
         if attention.padding_share.any():
-            text = f'window {side} x {side}, {_percent(100 * attention.padding_share.mean())} on padding'
-        elif (rows, columns) != (side, side):
-            text = f'window {side} x {side}, cut to {rows} x {columns}'
+            text = f'window {size}, {_percent(100 * attention.padding_share.mean())} on padding'
+        elif (rows, columns) != attention.size:
+            text = f'window {size}, cut to {rows} x {columns}'
         left, right, bottom, top = (round(value) for value in shown(inspection, attention).extent)
         lines += [text, f'x {left} to {right}, y {top} to {bottom}']
     if not attention.has_own_token:

@@ -14,7 +14,7 @@ from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAtte
 from ..models.backbone import TwinsBackbone
 from ..models.block import TwinsBlock
 from ..models.layers import stage_stride
-from ..models.windows import pad_to_windows, padding_attends
+from ..models.windows import as_pair, pad_to_windows, padding_attends
 
 
 class AttentionMap(NamedTuple):
@@ -28,10 +28,10 @@ class AttentionMap(NamedTuple):
         stride: Side of a token, in pixels of the network's input.
         map_size: H and W of the stage, in tokens.
         token: Row and column of the point's token.
-        side: Side of a window (LSA) or of the sub-window that one key summarises (GSA), in tokens.
+        size: Rows and columns of a window (LSA) or of the sub-window that one key summarises (GSA), in tokens.
         origin: Row and column of the first token that has a key.
         weights: (heads, rows, columns) in float32, one per key; those of a head sum to 1. LSA: the tokens of the
-            window, where padding tokens attend the whole window of ``side`` x ``side``. GSA: one per sub-window.
+            window, where padding tokens attend the whole window. GSA: one per sub-window.
     """
 
     stage: int
@@ -41,21 +41,21 @@ class AttentionMap(NamedTuple):
     stride: int
     map_size: tuple[int, int]
     token: tuple[int, int]
-    side: int
+    size: tuple[int, int]
     origin: tuple[int, int]
     weights: np.ndarray
 
     @property
-    def key_side(self) -> int:
-        """Side of the square that one key stands for, in tokens."""
-        return self.side if self.kind == 'GSA' else 1
+    def key_size(self) -> tuple[int, int]:
+        """Rows and columns that one key stands for, in tokens."""
+        return self.size if self.kind == 'GSA' else (1, 1)
 
     @property
     def num_real(self) -> tuple[int, int]:
         """Rows and columns of keys that come from tokens; those beyond are padding."""
         rows, columns = (
-            min(keys, (size - start) // self.key_side)
-            for keys, size, start in zip(self.weights.shape[1:], self.map_size, self.origin)
+            min(keys, (length - start) // side)
+            for keys, length, start, side in zip(self.weights.shape[1:], self.map_size, self.origin, self.key_size)
         )
         return rows, columns
 
@@ -183,13 +183,13 @@ def _map_point(stage: int, block: int, module: nn.Module, x: Tensor, point: tupl
     row, column = min(int(point[1] // stride), height - 1), min(int(point[0] // stride), width - 1)
     weights, _ = attend(module, x, row, column)
     if isinstance(module, LocallyGroupedSelfAttention):
-        kind, side = 'LSA', module.window_size
-        origin = (row // side * side, column // side * side)
+        kind, size = 'LSA', as_pair(module.window_size)
+        origin = (row // size[0] * size[0], column // size[1] * size[1])
     else:
         assert isinstance(module, GlobalSubsampledAttention)
-        kind, side, origin = 'GSA', module.sr_ratio, (0, 0)
+        kind, size, origin = 'GSA', as_pair(module.sr_ratio), (0, 0)
     return AttentionMap(
-        stage, block, kind, point, stride, (height, width), (row, column), side, origin, weights.cpu().numpy()
+        stage, block, kind, point, stride, (height, width), (row, column), size, origin, weights.cpu().numpy()
     )
 
 
@@ -236,20 +236,27 @@ def attend(module: nn.Module, x: Tensor, row: int, column: int) -> tuple[Tensor,
 
 def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column: int) -> Tensor:
     """The tokens that a token of LSA attends to: its window, with the padding tokens where these attend."""
-    size = module.window_size
-    top, left = row // size * size, column // size * size
-    window = x[top : top + size, left : left + size]
-    if padding_attends(module.window_padding, x.shape[0], x.shape[1], size):
-        window = pad_to_windows(window[None], size)[0]
+    rows, columns = as_pair(module.window_size)
+    top, left = row // rows * rows, column // columns * columns
+    window = x[top : top + rows, left : left + columns]
+    if padding_attends(module.window_padding, x.shape[0], x.shape[1], (rows, columns)):
+        window = pad_to_windows(window[None], (rows, columns))[0]
     return window
 
 
 def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
-    """The representatives of all sub-windows: (H, W, C) -> (H / sr, W / sr, C)."""
-    if module.sr_ratio == 1:
+    """The representatives of all sub-windows: (H, W, C) -> (H / rows, W / columns, C)."""
+    if not module.subsamples:
         return x
     # The layers themselves are not called: their hooks must not see what is computed only for a figure.
-    tokens = F.conv2d(x.permute(2, 0, 1)[None], module.sr.weight.float(), _float(module.sr.bias), module.sr_ratio)
+    tokens = x.permute(2, 0, 1)[None]
+    layers: Any = module.sr if isinstance(module.sr, nn.Sequential) else [module.sr]
+    for layer in layers:
+        if isinstance(layer, nn.AvgPool2d):
+            tokens = F.avg_pool2d(tokens, layer.kernel_size)
+        else:
+            weight, bias = layer.weight.float(), _float(layer.bias)
+            tokens = F.conv2d(tokens, weight, bias, layer.stride, groups=layer.groups)
     norm = module.norm
     return F.layer_norm(
         tokens[0].permute(1, 2, 0), norm.normalized_shape, _float(norm.weight), _float(norm.bias), norm.eps

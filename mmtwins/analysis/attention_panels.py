@@ -59,7 +59,7 @@ def shown(inspection: Inspection, attention: AttentionMap) -> Box:
     """What a panel shows: the whole window (LSA), or all that the network sees (GSA)."""
     if attention.kind == 'GSA':
         return view(inspection)
-    return tokens_box(inspection, attention.stride, *attention.origin, attention.side, attention.side)
+    return tokens_box(inspection, attention.stride, *attention.origin, *attention.size)
 
 
 def without_key(inspection: Inspection, attention: AttentionMap) -> list[Box]:
@@ -107,7 +107,7 @@ def draw_weights(
             axis.add_patch(Rectangle(part[:2], *part[2:], fill=False, hatch='//', edgecolor='white', linewidth=0))
     local = pick(inspection.maps, attention.stage, attention.point, 'LSA')
     if attention.kind == 'GSA' and local is not None and not is_small:
-        window = tokens_box(inspection, stride, *local.origin, local.side, local.side)
+        window = tokens_box(inspection, stride, *local.origin, *local.size)
         _outline(axis, window, 'white', 1.5, linestyle=DASHED)
     for part in without_key(inspection, attention):
         axis.add_patch(Rectangle(part[:2], *part[2:], facecolor=NO_KEY, linewidth=0))
@@ -146,7 +146,7 @@ def outlined(width: float) -> dict:
 
 def _keys(inspection: Inspection, attention: AttentionMap) -> Box:
     """Where the keys lie."""
-    rows, columns = (number * attention.key_side for number in attention.weights.shape[1:])
+    rows, columns = (number * side for number, side in zip(attention.weights.shape[1:], attention.key_size))
     return tokens_box(inspection, attention.stride, *attention.origin, rows, columns)
 
 
