@@ -257,7 +257,9 @@ def _plan_rollout(inspection: Inspection, heading: str, rollouts: Sequence[Rollo
         area = 100 * (np.searchsorted(falling, 0.5) + 1) / falling.size
         titles.append(f'output of stage {rollout.stage}\nhalf of it: {_percent(area)} of the pixels')
     shape = _shape(inspection, 'GSA')
-    panels = [partial(_draw_rollout, inspection=inspection, rollout=rollout) for rollout in rollouts]
+    panels: list[Callable[[Place], None]] = [
+        partial(_draw_rollout, inspection=inspection, rollout=rollout) for rollout in rollouts
+    ]
     return Row(heading, titles, panels, width * shape, BAR)
 
 
@@ -265,4 +267,4 @@ def _draw_rollout(place: Place, inspection: Inspection, rollout: Rollout) -> Non
     """One panel, and below it the colours. A few very large shares, such as that of the token itself, are cut off."""
     most = max(float(np.percentile(rollout.shares, 99.5)) * rollout.shares.size, 2.0)
     draw_rollout(place.axes(), inspection, rollout, most)
-    _draw_bar(place, place.height, 'average', f'{most:.2g} x the average')
+    _draw_bar(place, place.height, 'average', f'{most:.1f} x the average')
