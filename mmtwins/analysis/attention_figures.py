@@ -47,7 +47,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     """Draw what points attend to, one column per stage, rows for local and for global attention.
 
     Local attention is shown inside the window of the point, global attention over the image with its grid of sub-windows.
-    Both are means over the heads. Above them is the image with its pixels along the axes. Panels of a long and thin image
+    Both are means over the heads. Rollouts, if there are any, get a row below. Above them is the image with its pixels along the axes. Panels of a long and thin image
     are stretched.
 
     Args:
@@ -83,9 +83,7 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
                 heading = f'{words} at {name}({int(x)}, {int(y)}): {"each head" if each else "mean of the heads"}'
                 rows.append(_plan_maps(inspection, heading, found, panel, each))
         if inspection.rollouts:
-            heading = (
-                f'Rollout of {name}({int(x)}, {int(y)}): what its token comes from, through all blocks up to a stage'
-            )
+            heading = f'Rollout of {name}({int(x)}, {int(y)}): what its token depends on'
             rows.append(_plan_rollout(inspection, heading, [r for r in inspection.rollouts if r.point == point], panel))
     header = plan_header(inspection, width)
     height = 2 * MARGIN + header.height + sum(row.above + row.height + row.below for row in rows)
