@@ -47,8 +47,8 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     """Draw what points attend to, one column per stage, rows for local and for global attention.
 
     Local attention is shown inside the window of the point, global attention over the image with its grid of sub-windows.
-    Both are means over the heads. Rollouts, if there are any, get a row below. Above them is the image with its pixels along the axes. Panels of a long and thin image
-    are stretched.
+    Both are means over the heads. Rollouts, if there are any, get a row below. Above them is the image with its pixels
+    along the axes. Panels of a long and thin image are stretched.
 
     Args:
         inspection: As :func:`mmtwins.analysis.inspection.inspect_image` returns it, with at least one map.
