@@ -99,7 +99,7 @@ def capture_attention(
         ValueError: There is no Twins backbone, stage, block, or no such point in the input.
     """
     backbone = find_backbone(model)
-    chosen = _choose_blocks(backbone, stages, blocks)
+    chosen = choose_blocks(backbone, stages, blocks)
     if not points:
         raise ValueError('no points to look from: give at least one (x, y)')
     points = list(dict.fromkeys((float(x), float(y)) for x, y in points))
@@ -109,7 +109,7 @@ def capture_attention(
     def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
         found.clear()
         maps.clear()
-        _check_points(points, (*args, *kwargs.values())[0])
+        check_points(points, (*args, *kwargs.values())[0])
 
     def record(stage: int, block: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         for index, point in enumerate(points):
@@ -119,7 +119,7 @@ def capture_attention(
     with ExitStack() as stack:
         stack.callback(backbone.register_forward_pre_hook(start, with_kwargs=True).remove)
         for stage, block in chosen:
-            attention = _blocks_of(backbone)[stage - 1][block - 1].attn
+            attention = blocks_of(backbone)[stage - 1][block - 1].attn
             stack.callback(attention.register_forward_pre_hook(partial(record, stage, block)).remove)
         yield maps
 
@@ -132,16 +132,29 @@ def find_backbone(model: nn.Module) -> TwinsBackbone:
     return found
 
 
-def _blocks_of(backbone: TwinsBackbone) -> list[list[TwinsBlock]]:
+def blocks_of(backbone: TwinsBackbone) -> list[list[TwinsBlock]]:
+    """The blocks of each stage."""
     stages: Any = backbone.blocks  # nn.ModuleList does not say what it holds
     return [list(stage) for stage in stages]
 
 
-def _choose_blocks(
+def choose_blocks(
     backbone: TwinsBackbone, stages: Sequence[int] | None, blocks: Sequence[int] | str
 ) -> list[tuple[int, int]]:
-    """Stage and block, both counted from 1, in the order in which they run."""
-    all_blocks = _blocks_of(backbone)
+    """The chosen blocks of a backbone.
+
+    Args:
+        backbone: The backbone.
+        stages: See :func:`capture_attention`.
+        blocks: See :func:`capture_attention`.
+
+    Returns:
+        Stage and block, both counted from 1, in the order in which they run.
+
+    Raises:
+        ValueError: There is no such stage or block.
+    """
+    all_blocks = blocks_of(backbone)
     depths = [len(stage) for stage in all_blocks]
     chosen = []
     for stage in sorted(set(stages if stages is not None else range(1, len(depths) + 1))):
@@ -167,7 +180,8 @@ def _choose_blocks(
     return chosen
 
 
-def _check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
+def check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
+    """Refuse points (x, y) outside of images (B, C, H, W), with a ValueError."""
     if images.dim() != 4:
         return  # the backbone raises the error
     height, width = images.shape[2:]
@@ -212,26 +226,30 @@ def attend(module: nn.Module, x: Tensor, row: int, column: int) -> tuple[Tensor,
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
-        query_bias: Tensor | None
-        key_value_bias: Tensor | None
         if isinstance(module, LocallyGroupedSelfAttention):
             keys = _window_of(module, x, row, column)
-            query_weight, key_value_weight = module.qkv.weight.float().tensor_split([x.shape[-1]])
-            query_bias, key_value_bias = (
-                (None, None) if module.qkv.bias is None else module.qkv.bias.float().tensor_split([x.shape[-1]])
-            )
         elif isinstance(module, GlobalSubsampledAttention):
-            keys = _representatives_of(module, x)
-            query_weight, key_value_weight = module.q.weight.float(), module.kv.weight.float()
-            query_bias, key_value_bias = (_float(layer.bias) for layer in (module.q, module.kv))
+            keys = representatives_of(module, x)
         else:
             raise ValueError(f'{type(module).__name__} is neither local nor global sub-sampled attention')
-        query = F.linear(x[row, column], query_weight, query_bias).view(module.num_heads, -1)
+        query_layer, key_value_layer = projections_of(module)
+        query = F.linear(x[row, column], *query_layer).view(module.num_heads, -1)
         rows, columns, channels = keys.shape
-        projected = F.linear(keys.reshape(-1, channels), key_value_weight, key_value_bias)
+        projected = F.linear(keys.reshape(-1, channels), *key_value_layer)
         key, value = projected.view(rows * columns, 2, module.num_heads, -1).permute(1, 2, 0, 3)  # (heads, N, d)
         scores = (key @ query[:, :, None]).squeeze(-1) / query.shape[1] ** 0.5
         return scores.softmax(dim=-1).view(-1, rows, columns), value.unflatten(1, (rows, columns))
+
+
+def projections_of(
+    module: LocallyGroupedSelfAttention | GlobalSubsampledAttention,
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    """Weight and bias in float32 of the projection to queries, (C, C), and of that to keys and values, (2 C, C)."""
+    if isinstance(module, GlobalSubsampledAttention):
+        query, key_value = ((layer.weight.float(), _float(layer.bias)) for layer in (module.q, module.kv))
+        return query, key_value
+    weight, bias, dim = module.qkv.weight.float(), _float(module.qkv.bias), module.qkv.in_features
+    return (weight[:dim], None if bias is None else bias[:dim]), (weight[dim:], None if bias is None else bias[dim:])
 
 
 def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column: int) -> Tensor:
@@ -244,8 +262,8 @@ def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column:
     return window
 
 
-def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
-    """The representatives of all sub-windows: (H, W, C) -> (H / rows, W / columns, C)."""
+def representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
+    """What the keys of GSA are made of, one for each sub-window: (H, W, C) -> (H / rows, W / columns, C)."""
     if not module.subsamples:
         return x
     # The layers themselves are not called: their hooks must not see what is computed only for a figure.
