@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.layers import patch_size, stage_stride
-from ..models.windows import merge_windows, pad_to_windows, padding_attends, partition_windows, window_regions
+from ..models.windows import as_pair, merge_windows, pad_to_windows, padding_attends, partition_windows, window_regions
 from .attention_maps import blocks_of, check_points, choose_blocks, find_backbone, projections_of, representatives_of
 
 MAX_WEIGHTS = 2**24  # attention weights held at once, all heads together: 64 MiB
@@ -129,7 +129,7 @@ def step_back(module: nn.Module, x: Tensor, shares: Tensor) -> Tensor:
 
 def _through_windows(module: LocallyGroupedSelfAttention, x: Tensor, shares: Tensor) -> Tensor:
     """A token passes half of its share on to the tokens of its window."""
-    (height, width), size = x.shape[:2], module.window_size
+    (height, width), size = x.shape[:2], as_pair(module.window_size)
     maps = [x[None], shares.permute(1, 2, 0)[None], x.new_ones(1, height, width, 1)]  # the last: not padding
     if padding_attends(module.window_padding, height, width, size):
         maps = [pad_to_windows(one, size) for one in maps]
@@ -156,8 +156,7 @@ def _through_representatives(module: GlobalSubsampledAttention, x: Tensor, share
     number = max(1, MAX_WEIGHTS // (module.num_heads * len(keys)))
     for some in flat.any(dim=0).nonzero()[:, 0].split(number):
         of_keys += flat[:, some] @ _mean_weights(module, queries[some], keys)
-    sides = (module.sr_ratio, module.sr_ratio)
-    return 0.5 * shares + 0.5 * spread(of_keys.unflatten(1, (rows, columns)), sides, *x.shape[:2])
+    return 0.5 * shares + 0.5 * spread(of_keys.unflatten(1, (rows, columns)), as_pair(module.sr_ratio), *x.shape[:2])
 
 
 def _mean_weights(
