@@ -152,8 +152,8 @@ def test_the_fewest_macs_are_those_of_calibrate(browser: Browser) -> None:
 
 @pytest.mark.slow
 def test_a_person_drags_clicks_and_shares_a_setting(browser: Browser) -> None:
+    browser.driver.get('about:blank')
     browser.driver.get(f'{PAGE.as_uri()}#arch=base&channels=96&height=800&width=1344&stage=2&k=15,11,7,7&r=16,12,7,3')
-    browser.driver.refresh()
     assert (
         browser.text('#code') == "TwinsSVTBackbone(arch='base', window_sizes=(15, 11, 7, 7), sr_ratios=(16, 12, 7, 3))"
     )
