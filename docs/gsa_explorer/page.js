@@ -37,7 +37,8 @@ function update() {
   drawCurve(stages[view.stage]);
   drawTable(stages, published);
   const words = Object.entries(setting).map(([name, value]) => `${name}=${value}`);
-  history.replaceState(null, '', `#${words.join('&')}&stage=${view.stage + 1}`);
+  clearTimeout(view.address); // browsers allow few changes a second
+  view.address = setTimeout(() => history.replaceState(null, '', `#${words.join('&')}&stage=${view.stage + 1}`), 300);
 }
 
 function drawPicture(stage) {

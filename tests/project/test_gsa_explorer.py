@@ -163,7 +163,7 @@ def test_a_person_drags_clicks_and_shares_a_setting(browser: Browser) -> None:
     browser.slide('label:has(#k)', 30)
     k = int(browser.run('return setting.k[1]'))
     assert abs(k - 30) <= 2 and f'k = {k} (square)' in browser.text('#curve-text')
-    assert f'k=15,{k},7,7' in browser.run('return location.hash')
+    browser.wait(lambda: f'k=15,{k},7,7' in browser.run('return location.hash'))
     browser.find('#together')[0].click()
     assert browser.run('return setting.k') == [k, k, k, min(k, 42)]
     browser.find('#published')[0].click()
