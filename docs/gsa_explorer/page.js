@@ -37,7 +37,8 @@ function update() {
   drawCurve(stages[view.stage]);
   drawTable(stages, published);
   const words = Object.entries(setting).map(([name, value]) => `${name}=${value}`);
-  history.replaceState(null, '', `#${words.join('&')}&stage=${view.stage + 1}`);
+  clearTimeout(view.address); // browsers allow few changes a second
+  view.address = setTimeout(() => history.replaceState(null, '', `#${words.join('&')}&stage=${view.stage + 1}`), 300);
 }
 
 function drawPicture(stage) {
@@ -55,12 +56,12 @@ function drawPicture(stage) {
   const window_ = [left, top, Math.min(stage.k, stage.W - left), Math.min(stage.k, stage.H - top)].map((tokens) => tokens * side);
   pen.fillStyle = 'rgba(0, 158, 115, 0.45)';
   pen.fillRect(...window_);
-  const step = stage.r * side;
-  for (const [colour, thick] of step > 5 ? [['black', 3], ['white', 1.4]] : [['white', 0.6]]) {
+  const step = stage.r * side, at = (i) => Math.round(i * step);
+  for (const [colour, thick] of step > 5 ? [['black', 4], ['white', 2]] : [['white', 0.6]]) {
     [pen.strokeStyle, pen.lineWidth] = [colour, thick];
     pen.beginPath();
-    for (let i = 0; i <= columns; i += 1) { pen.moveTo(i * step, 0); pen.lineTo(i * step, bottom); }
-    for (let i = 0; i <= rows; i += 1) { pen.moveTo(0, i * step); pen.lineTo(right, i * step); }
+    for (let i = 0; i <= columns; i += 1) { pen.moveTo(at(i), 0); pen.lineTo(at(i), bottom); }
+    for (let i = 0; i <= rows; i += 1) { pen.moveTo(0, at(i)); pen.lineTo(right, at(i)); }
     pen.stroke();
   }
   for (const [colour, thick] of [['black', 8], ['white', 4]]) {
@@ -202,5 +203,4 @@ listen();
 readAddress();
 scene.onload = update;
 scene.src = 'scene.jpg';
-if (location.protocol === 'file:' && !location.pathname.includes('/site/')) find('back').href = '../gsa.md';
 update();
