@@ -14,6 +14,7 @@ from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
 from .engine.warmup_cosine import WarmUpCosineLR
+from .installing import package_of
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
 from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
@@ -48,4 +49,7 @@ __all__ = [
 
 replace_mmengine_loaders()
 replace_activation_checkpointing()
-MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
+# MMEngine looks up there which package has the configs of _base_ = 'mmtwins::NAME.py' and 'mmseg::NAME.py'.
+MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')
+if package_of('mmseg') != 'mmsegmentation':
+    MODULE2PACKAGE['mmseg'] = package_of('mmseg')
