@@ -13,6 +13,7 @@ from mmtwins.analysis.attention_maps import attend
 from mmtwins.analysis.attention_rollout import Rollout, resample_shares, roll_out, spread
 from mmtwins.models.attention import LocallyGroupedSelfAttention
 from mmtwins.models.layers import map_sizes, patch_size
+from mmtwins.models.windows import as_pair
 
 TINY = dict(embed_dims=(8, 8, 12, 16), depths=(2, 3, 1, 2), num_heads=(1, 2, 3, 4), mlp_ratios=(1, 1, 1, 1))
 
@@ -20,7 +21,7 @@ TINY = dict(embed_dims=(8, 8, 12, 16), depths=(2, 3, 1, 2), num_heads=(1, 2, 3, 
 def make(family=TwinsSVTBackbone, arch=TINY, sharp=True, **options):
     """A small backbone with attention far from uniform."""
     torch.manual_seed(0)
-    model = family(arch=arch, sr_ratios=(3, 2, 2, 1), drop_path_rate=0.0, **options).eval()
+    model = family(arch=arch, **{'sr_ratios': (3, 2, 2, 1), 'drop_path_rate': 0.0, **options}).eval()
     for name, parameter in model.named_parameters():
         if sharp and '.attn.' in name and '.norm.' not in name:
             nn.init.normal_(parameter, std=0.6)
@@ -62,12 +63,12 @@ def dense_block(module, x):
         weights = attend(module, x, row, column)[0].mean(dim=0).double().numpy()
         keys = matrix[row, column]
         if isinstance(module, LocallyGroupedSelfAttention):
-            side = module.window_size
-            part = keys[row // side * side :, column // side * side :][:side, :side]
+            rows, columns = as_pair(module.window_size)
+            part = keys[row // rows * rows :, column // columns * columns :][:rows, :columns]
             part += weights[: part.shape[0], : part.shape[1]]
         else:
-            side = module.sr_ratio
-            weights = np.repeat(np.repeat(weights, side, axis=0), side, axis=1) / side**2
+            rows, columns = as_pair(module.sr_ratio)
+            weights = np.repeat(np.repeat(weights, rows, axis=0), columns, axis=1) / (rows * columns)
             keys[: weights.shape[0], : weights.shape[1]] += weights
     matrix = 0.5 * matrix.reshape(height * width, -1) + 0.5 * np.eye(height * width)
     return matrix / matrix.sum(axis=1, keepdims=True)
@@ -80,11 +81,12 @@ def dense_block(module, x):
         (TwinsSVTBackbone, (51, 38), 'corner', dict(window_padding='zero')),
         (TwinsSVTBackbone, (50, 48), 'none', dict(window_padding='meituan', qkv_bias=False)),
         (TwinsPCPVTBackbone, (37, 53), 'corner', {}),
+        (TwinsPCPVTBackbone, (37, 53), 'none', dict(sr_ratios=((2, 3), 2, 1, 1), subsampling='pool')),
     ],
 )
 def test_equal_to_products_of_dense_matrices(family, size, patch_padding, options, monkeypatch):
     """Of odd sizes, with windows cut and padded, and with few weights at once."""
-    windows = {} if family is TwinsPCPVTBackbone else dict(window_sizes=(5, 3, 2, 2))
+    windows = {} if family is TwinsPCPVTBackbone else dict(window_sizes=(5, (2, 3), 2, 2))
     model = make(family, patch_padding=patch_padding, **windows, **options)
     images = torch.rand(2, 3, *size)
     points = [(0, 0), (size[1] - 0.5, size[0] - 1), (20, 13.5)]

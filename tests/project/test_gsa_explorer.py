@@ -67,35 +67,23 @@ def architecture_of(setting: dict) -> dict:
     return dict(ARCHITECTURES[setting['arch']], embed_dims=dims, num_heads=(1, 1, 1, 1))
 
 
-def macs_of_a_key(subsampling: str, dim: int, r: int) -> int:
-    if r == 1:
-        return 0
-    return {'conv': dim * dim * r * r, 'separable': dim * r * r + dim * dim, 'pool': 0}[subsampling]
-
-
 def expected_macs(setting: dict) -> list[int]:
-    arch = architecture_of(setting)
     image = (setting['height'], setting['width'])
-    stages = backbone_macs(arch, *image, setting['k'], setting['r'], setting['padding'])
-    for stage, dim, depth, r, (rows, columns) in zip(
-        stages, arch['embed_dims'], arch['depths'], setting['r'], map_sizes(*image)
-    ):
-        one = macs_of_a_key(setting['subsampling'], dim, r)
-        stage['gsa_subsampling'] = depth // 2 * (rows // r) * (columns // r) * one
+    options = dict(window_padding=setting['padding'], subsampling=setting['subsampling'])
+    stages = backbone_macs(architecture_of(setting), *image, setting['k'], setting['r'], **options)
     return [sum(stage.values()) for stage in stages]
 
 
 def expected_parameters(setting: dict) -> int:
-    """Counted in a model; those of other sub-samplings than the convolution in place of its own."""
-    arch = architecture_of(setting)
+    """Counted in a model."""
     with torch.device('meta'):
-        model = TwinsSVTBackbone(arch=arch, window_sizes=setting['k'], sr_ratios=setting['r'])
-    number = sum(parameter.numel() for parameter in model.parameters())
-    for dim, depth, r in zip(arch['embed_dims'], arch['depths'], setting['r']):
-        if r > 1:
-            kinds = {'conv': dim * dim * r * r + dim, 'separable': dim * r * r + dim * dim + dim, 'pool': 0}
-            number += depth // 2 * (kinds[setting['subsampling']] - kinds['conv'])
-    return number
+        model = TwinsSVTBackbone(
+            arch=architecture_of(setting),
+            window_sizes=setting['k'],
+            sr_ratios=setting['r'],
+            subsampling=setting['subsampling'],
+        )
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def expected_curve(setting: dict) -> str:
@@ -109,8 +97,7 @@ def expected_curve(setting: dict) -> str:
         return f'k = {best:.2f}, {least / 1e6:.2f} M MACs; at k = {k} (square) {chosen / 1e6:.2f} M'
     costs = {}
     for side in sides:
-        gsa = gsa_macs(height, width, dim, side)
-        gsa['subsampling'] = (height // side) * (width // side) * macs_of_a_key(setting['subsampling'], dim, side)
+        gsa = gsa_macs(height, width, dim, side, setting['subsampling'])
         costs[side] = sum(lsa_macs(height, width, dim, side, setting['padding']).values()) + sum(gsa.values())
     best = min(costs, key=costs.__getitem__)
     return f'k = {best}, {costs[best] / 1e6:.2f} M MACs; at k = {k} (square) {costs[k] / 1e6:.2f} M'
@@ -136,7 +123,7 @@ def test_numbers_are_those_of_the_package(browser: Browser) -> None:
 @pytest.mark.slow
 def test_the_fewest_macs_are_those_of_calibrate(browser: Browser) -> None:
     for seed in range(8):
-        setting = dict(draw_setting(seed), subsampling='conv')
+        setting = draw_setting(seed)
         setting |= {
             name: 64 + (setting[name] - 64) // 64 * 32 for name in ('height', 'width')
         }  # up to 1056: quick in Python
@@ -144,7 +131,11 @@ def test_the_fewest_macs_are_those_of_calibrate(browser: Browser) -> None:
         browser.run(SET, setting)
         browser.find('#calibrate')[0].click()
         expected = calibrate(
-            architecture_of(setting), setting['height'], setting['width'], window_padding=setting['padding']
+            architecture_of(setting),
+            setting['height'],
+            setting['width'],
+            window_padding=setting['padding'],
+            subsampling=setting['subsampling'],
         )
         found = browser.run('return [setting.k, setting.r]')
         assert found == [list(expected['window_sizes']), list(expected['sr_ratios'])], setting
