@@ -5,6 +5,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.class_order import MatchClassesHook
 from .engine.divergence import StopOnDivergenceHook
+from .engine.find_loader import restore_find_loader
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .engine.optim import TwinsLayerDecayConstructor
@@ -47,6 +48,7 @@ __all__ = [
     'restore_mmengine_loaders',
 ]
 
+restore_find_loader()
 replace_mmengine_loaders()
 replace_activation_checkpointing()
 # MMEngine looks up there which package has the configs of _base_ = 'mmtwins::NAME.py' and 'mmseg::NAME.py'.
