@@ -200,7 +200,7 @@ print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count
     assert done.returncode == 0, done.stderr
     outside, inside = done.stdout.splitlines()
     assert outside == 'outside mmtwins'
-    assert inside == 'inside datasets engine models registration weights'
+    assert inside == 'inside datasets engine installing models registration weights'
 
 
 def test_the_drop_in_needs_torch_alone() -> None:
