@@ -28,9 +28,11 @@ def package_of(module: str) -> str:
 
 def how_to_install(extra: str) -> str:
     """The command that installs an extra of setup.py, such as ``app``, in a checkout."""
-    if package_of('mmengine') != 'mmengine':  # with the forks, pip would bring OpenMMLab's own packages beside them
-        lacking = ', which has all but MMPreTrain' if extra == 'cls' else ''
-        return f'run `make setup` in a checkout of mmtwins{lacking}'
+    if package_of('mmengine') != 'mmengine':  # the extras would bring OpenMMLab's own packages beside the forks
+        if extra == 'cls':
+            return 'run `pip install onedl-mmpretrain`'
+        alone = '' if extra in ('all', 'seg', 'det') else f', or `pip install -r requirements/{extra}.txt`,'
+        return f'run `make setup`{alone} in a checkout of mmtwins'
     if extra == 'cls':  # which make setup leaves out
         return f'run `{INSTALL.format(extra)}` in a checkout of mmtwins'
     return f'run `make setup`, or `{INSTALL.format(extra)}`, in a checkout of mmtwins'
