@@ -1,13 +1,13 @@
 """The published windows beside those calibrated for each image size: parameters, MACs and time of the backbone."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..markdown import markdown_table
 from ..models.backbone import TwinsSVTBackbone
-from .cost import PUBLISHED_SR_RATIOS, backbone_macs, calibrate
+from .cost import calibrate, setting_of
 from .timing import time_forward
 
 
@@ -47,21 +47,20 @@ def compare_calibrated(
     """
     rows = []
     for side in sides:
-        published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
         calibrated = calibrate(arch, side, side, subsampling=subsampling)
         name = 'calibrated' if subsampling == 'conv' else f'calibrated, {subsampling}'
-        compared: list[tuple[str, dict[str, Any], str]]
-        compared = [('k = 7', published, 'conv'), (name, calibrated, subsampling)]
-        for setting, windows, kind in compared:
-            stages = backbone_macs(arch, side, side, **windows, subsampling=kind)
-            macs = sum(sum(stage.values()) for stage in stages)
+        compared = {
+            'k = 7': setting_of(arch, side, side),
+            name: setting_of(arch, side, side, **calibrated, subsampling=subsampling),
+        }
+        for setting, known in compared.items():
             seconds = None
-            with torch.device(device if measure else 'meta'):
-                model = TwinsSVTBackbone(arch=arch, **windows, subsampling=kind)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
             if measure:
+                with torch.device(device):
+                    model = TwinsSVTBackbone(arch=arch, **known.arguments)
                 seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
-            rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
+            windows = (known.window_sizes, known.sr_ratios)
+            rows.append(Comparison(side, setting, *windows, known.parameters, known.macs, seconds))
     return rows
 
 
