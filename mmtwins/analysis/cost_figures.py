@@ -10,7 +10,7 @@ from ..plotting import INK, LINES, make_figure, save_figure, use_plain_log_ticks
 from .comparison import Comparison
 from .cost import gsa_cost, lsa_cost
 from .cost_report import StageReport
-from .front import Setting
+from .front import DEAR, Setting
 from .timing import Measurement
 
 if TYPE_CHECKING:
@@ -97,9 +97,6 @@ def draw_comparison(rows: Sequence[Comparison], path: str | Path) -> Path:
     return save_figure(figure, path)
 
 
-SHOWN = 2  # times the fewest MACs: settings that cost more are not drawn
-
-
 def draw_front(fronts: Mapping[str, Sequence[Setting]], published: Setting, path: str | Path) -> Path:
     """Draw Pareto fronts: MACs over parameters with keys as colours, and the fewest MACs over keys.
 
@@ -114,7 +111,7 @@ def draw_front(fronts: Mapping[str, Sequence[Setting]], published: Setting, path
     from matplotlib.colors import LogNorm
 
     figure, ((left, right),) = make_figure(1, 2, width=5.2, height=4.0)
-    limit = max(SHOWN * min(front[0].macs for front in fronts.values()), 1.1 * published.macs)
+    limit = max(DEAR * min(front[0].macs for front in fronts.values()), 1.1 * published.macs)
     drawn = {kind: [one for one in front if one.macs <= limit] for kind, front in fronts.items()}
     keys = [one.keys for front in drawn.values() for one in front]
     norm = LogNorm(min(keys), max(max(keys), min(keys) + 1))

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+DEAR = 2  # times the fewest MACs: settings that cost more are neither listed nor drawn
+
 
 class StageChoice(NamedTuple):
     """Windows and sub-windows of one stage.

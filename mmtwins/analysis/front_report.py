@@ -5,9 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .front import Setting
-
-DEAR = 2  # times the fewest MACs: settings that cost more are left out of tables
+from .front import DEAR, Setting
 
 
 def front_table(fronts: Mapping[str, Sequence[Setting]], published: Setting, title: str, most: int = 8) -> Table:
