@@ -166,6 +166,10 @@ class GlobalSubsampledAttention(nn.Module):
         """Whether a key stands for more than one token."""
         return as_pair(self.sr_ratio) != (1, 1)
 
+    def summarise(self, x: Tensor) -> Tensor:
+        """The representatives of all sub-windows: (B, H, W, C) -> (B, H / rows, W / columns, C)."""
+        return self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)) if self.subsamples else x
+
     def forward(self, x: Tensor) -> Tensor:
         """Attend to the representatives of all sub-windows.
 
@@ -175,13 +179,9 @@ class GlobalSubsampledAttention(nn.Module):
         Returns:
             (B, H, W, C).
         """
-        representatives = x
-        if self.subsamples:
-            # (B, H / rows, W / columns, C)
-            representatives = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         head_dim = x.shape[3] // self.num_heads
         q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, head_dim)).transpose(1, 2)  # (B, heads, N, d)
-        kv = self.kv(representatives).flatten(1, 2).unflatten(2, (2, self.num_heads, head_dim))
+        kv = self.kv(self.summarise(x)).flatten(1, 2).unflatten(2, (2, self.num_heads, head_dim))
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, M, d)
         dropout = self.attn_drop if self.training else 0.0
         out = scaled_dot_product_attention(q, k, v, dropout_p=dropout)

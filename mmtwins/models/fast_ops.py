@@ -80,10 +80,7 @@ def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
 def attend_globally(attn: GlobalSubsampledAttention, x: Tensor) -> Tensor:
     """Global sub-sampled attention on (B, H, W, C)."""
     heads, head_dim = attn.num_heads, x.shape[3] // attn.num_heads
-    representatives = x
-    if attn.subsamples:
-        representatives = attn.norm(attn.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-    kv = linear(representatives, attn.kv.weight, attn.kv.bias).view(len(x), -1, 2, heads, head_dim)
+    kv = linear(attn.summarise(x), attn.kv.weight, attn.kv.bias).view(len(x), -1, 2, heads, head_dim)
     k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, M, d)
 
     def run(band: Tensor) -> Tensor:
