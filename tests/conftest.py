@@ -43,6 +43,11 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker more than there are cores, because some tests wait: for a browser, a server or a lock."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(scope='module', autouse=True)
 def no_garbage_in_modules() -> None:
     """Keep what was imported out of garbage collection, which MMEngine starts for each dataset: a third of the time."""

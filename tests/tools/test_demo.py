@@ -89,7 +89,16 @@ def test_killed_interrupted_and_completed(call_tool, tmp_path):
     assert (work / 'segmentation/iter_8.pth').stat().st_mtime_ns == segmentation
 
 
-def test_completed_and_called_again(call_tool, tmp_path):
+def test_completed_and_called_again(call_tool, tmp_path, monkeypatch):
+    """The tools are called in this process; the test above starts them."""
+
+    def run_script(script, arguments, log, report=lambda: None):
+        done = call_tool(script.name, *arguments)
+        log.write_text(done.stdout + done.stderr)
+        assert done.returncode == 0, done.stderr
+        report()
+
+    monkeypatch.setattr('mmtwins.demo.training.run_script', run_script)
     work = tmp_path / 'results'
     arguments = ['--work-dir', str(work), '--data-root', str(tmp_path / 'toy')]
     first = call_tool('demo.py', '--tiny', *arguments)
