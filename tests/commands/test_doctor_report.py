@@ -40,7 +40,8 @@ def test_everything_is_said(capsys: pytest.CaptureFixture) -> None:
     assert 'and 2 more' in text and 'free disk at /cache' not in text
 
 
-def test_what_fails_is_said(capsys: pytest.CaptureFixture) -> None:
+def test_what_fails_is_said(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmtwins.commands.doctor_report.package_of', lambda name: name)  # whichever stack is there
     failed = {'failure': 'ImportError: [x] no', 'missing': False}
     missing = {'failure': "ModuleNotFoundError: No module named 'y'", 'missing': True}
     tried = {'mmdet': failed, 'mmcv operators': failed, 'GPU': failed, **dict.fromkeys(OPTIONAL, missing)}
