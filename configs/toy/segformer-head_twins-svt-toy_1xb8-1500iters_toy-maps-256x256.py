@@ -12,8 +12,8 @@ batch_size = 8
 learning_rate = 1e-3
 
 # The same as in mmtwins.study.maps.
-classes = ('ground', 'cross', 'ring', 'bars')
-palette = [(200, 200, 200), (204, 102, 119), (68, 170, 153), (51, 34, 136)]
+classes = ('ground', 'dark', 'middle', 'light')
+palette = [(200, 200, 200), (51, 34, 136), (68, 170, 153), (221, 204, 119)]
 
 embed_dims = [32, 64, 96, 128]
 model = dict(

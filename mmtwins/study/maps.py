@@ -1,8 +1,9 @@
 """Generated maps whose colours mean what a legend at the right border says: a class shows only together with the legend.
 
-A map has patches of four colours on a grey ground. For each colour the legend shows a sign, and the sign is the class:
-the patches of a colour have the class whose sign stands beside this colour. Which sign a colour has is drawn anew for each
-map, colour by colour, so neither a patch nor all patches together say anything of their classes.
+A map has patches of one to three colours on a grey ground. The legend has a field for each colour: its left half has the
+colour, its right half a shade, and the shade is the class. The patches of a colour have the class whose shade stands beside
+this colour. Which shade a colour has is drawn anew for each map, colour by colour, so neither a patch nor all patches
+together say anything of their classes.
 
 Drawing uses NumPy's frozen ``RandomState``, so a seed gives the same pixels on every machine.
 """
@@ -12,28 +13,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-SIGNS = ('cross', 'ring', 'bars')
-CLASSES = ('ground', *SIGNS)  # class i has the value i in the annotation images
-PALETTE = ((200, 200, 200), (204, 102, 119), (68, 170, 153), (51, 34, 136))
+SHADES = {'dark': 0.05, 'middle': 0.5, 'light': 0.98}  # brightness by class
+CLASSES = ('ground', *SHADES)  # class i has the value i in the annotation images
+PALETTE = ((200, 200, 200), (51, 34, 136), (68, 170, 153), (221, 204, 119))
 HUES = (0.0, 90.0, 180.0, 270.0)  # degrees
-SPLITS = {'train': 'training', 'val': 'validation'}  # our name: name of the folder
-# All lengths are shares of the side of a map.
-LEGEND = 7 / 8  # where the strip of the legend begins; right of it there is nothing else
-PATCHES = 3 / 4  # no patch lies right of it
-ENTRY = 0.05  # half a side of an entry of the legend
-RADII = (0.045, 0.09)
+NUM_COLOURS = (1, 3)
 NUM_PATCHES = (6, 9)
+SPLITS = {'train': 'training', 'val': 'validation'}  # our name: name of the folder
+# Lengths are shares of the side of a map.
+LEGEND = 7 / 8  # where the strip of the legend begins
+PATCHES = 3 / 4  # no patch lies right of it
+RADII = (0.045, 0.09)
 
 
 class Map(NamedTuple):
     """A drawn map.
 
-    ``image`` is (H, W, 3) RGB uint8, ``labels`` (H, W) uint8, ``signs`` the class of each colour of :data:`HUES`.
+    ``image`` is (H, W, 3) RGB uint8, ``labels`` (H, W) uint8, ``classes`` the class of each colour in the legend, from top to
+    bottom.
     """
 
     image: np.ndarray
     labels: np.ndarray
-    signs: tuple[int, ...]
+    classes: tuple[int, ...]
 
 
 def draw_map(seed: int, split: str, index: int, size: int = 256) -> Map:
@@ -49,25 +51,23 @@ def draw_map(seed: int, split: str, index: int, size: int = 256) -> Map:
         The map.
     """
     rng = np.random.RandomState([seed, list(SPLITS).index(split), index])
-    signs = tuple(int(sign) for sign in 1 + rng.randint(len(SIGNS), size=len(HUES)))
+    hues = np.array(HUES)[rng.permutation(len(HUES))][: rng.randint(NUM_COLOURS[0], NUM_COLOURS[1] + 1)]
+    classes = tuple(int(label) for label in 1 + rng.randint(len(SHADES), size=len(hues)))
     image = np.repeat((0.45 + 0.25 * _smooth_noise(rng, size, 6))[..., None], 3, axis=2)
     labels = np.zeros((size, size), np.uint8)
     for centre, radius in _place_patches(rng, size):
-        colour = rng.randint(len(HUES))
+        colour = rng.randint(len(hues))
         box, u, v = _around(centre, radius, size)
         inside = _inside_patch(rng, u, v)
-        image[box][inside] = _colour_of(rng, colour)
-        labels[box][inside] = signs[colour]
-    image[:, math.ceil(LEGEND * size) :] = 0.92
-    half, middle, height = ENTRY * size, (1 + LEGEND) / 2 * size, size / len(HUES)
-    for slot, colour in enumerate(rng.permutation(len(HUES))):
-        centre = ((slot + 0.5) * height + rng.uniform(-1, 1) * (height / 2 - 1.3 * half), middle)
-        box, u, v = _around(centre, half, size)
-        inside = np.maximum(abs(u), abs(v)) < 1
-        image[box][inside] = _colour_of(rng, colour)
-        image[box][_on_sign(SIGNS[signs[colour] - 1], u, v)] = 0.05
-        labels[box][inside] = signs[colour]
-    return Map((image * 255 + 0.5).astype(np.uint8), labels, signs)
+        image[box][inside] = _shade_of(rng, hues[colour])
+        labels[box][inside] = classes[colour]
+    left, middle = (math.ceil(share * size) for share in (LEGEND, (1 + LEGEND) / 2))
+    edges = [round(i * size / len(hues)) for i in range(len(hues) + 1)]
+    for hue, label, top, bottom in zip(hues, classes, edges, edges[1:]):
+        image[top:bottom, left:middle] = _shade_of(rng, hue)
+        image[top:bottom, middle:] = SHADES[CLASSES[label]]
+        labels[top:bottom, left:] = label
+    return Map((image * 255 + 0.5).astype(np.uint8), labels, classes)
 
 
 def _smooth_noise(rng: np.random.RandomState, size: int, cells: int) -> np.ndarray:
@@ -106,17 +106,8 @@ def _inside_patch(rng: np.random.RandomState, u: np.ndarray, v: np.ndarray) -> n
     return np.hypot(u, v) < 0.85 + 0.15 * np.sin(waves * np.arctan2(v, u) + phase)
 
 
-def _colour_of(rng: np.random.RandomState, colour: int) -> np.ndarray:
-    """A shade of a colour, RGB in 0..1."""
-    hue, saturation, value = HUES[colour] + rng.uniform(-15, 15), rng.uniform(0.6, 0.95), rng.uniform(0.7, 0.95)
+def _shade_of(rng: np.random.RandomState, hue: float) -> np.ndarray:
+    """A shade of a hue, RGB in 0..1."""
+    hue, saturation, value = hue + rng.uniform(-15, 15), rng.uniform(0.6, 0.95), rng.uniform(0.7, 0.95)
     k = (np.array([5.0, 3.0, 1.0]) + hue / 60) % 6
     return value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
-
-
-def _on_sign(sign: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points, in units of half a side of an entry, are painted by a sign."""
-    if sign == 'cross':
-        return (np.minimum(abs(u), abs(v)) < 0.2) & (np.maximum(abs(u), abs(v)) < 0.75)
-    if sign == 'ring':
-        return (np.hypot(u, v) < 0.75) & (np.hypot(u, v) > 0.45)
-    return (abs(u) < 0.75) & (abs(abs(v) - 0.45) < 0.18)
