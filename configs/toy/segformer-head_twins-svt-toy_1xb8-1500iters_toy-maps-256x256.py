@@ -1,5 +1,5 @@
 # A small Twins-SVT on generated maps, from scratch, as tools/study_gsa.py trains it with different windows and sub-samplings.
-# Generate the data first: python -m mmtwins.study.data data/toy-maps
+# Generate the data first: python -m mmtwins.study.map_files data/toy-maps
 _base_ = [
     '../_base_/models/fpn_twins-svt.py',
     '../_base_/schedules/toy_adamw.py',

@@ -47,7 +47,9 @@ ARMS = {
     'double': Arm('twice the keys', _other_keys(lambda width: max(width // 2, 1))),
     'lsa': Arm('LSA only', lambda arch, size: dict(type='TwinsLocalBackbone', window_sizes=WINDOWS)),
     # 7 tokens are 28 pixels in the first stage, but 224 in the last, which is no local attention in so small an image.
-    'lsa-32px': Arm('LSA only, 32 pixels', lambda arch, size: dict(type='TwinsLocalBackbone', window_sizes=(7, 4, 2, 1))),
+    'lsa-32px': Arm(
+        'LSA only, 32 pixels', lambda arch, size: dict(type='TwinsLocalBackbone', window_sizes=(7, 4, 2, 1))
+    ),
     'gsa': Arm(
         'GSA only',
         lambda arch, size: dict(type='TwinsPCPVTBackbone', sr_ratios=PUBLISHED_SR_RATIOS, norm_after_stage=True),

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from ..engine.runner import build_runner
 from ..kept_results import Result, keep_result
-from .training import SECONDS, Study, config_of, evaluate, final_checkpoint, fingerprint, run, set_length, train
+from .arm_training import SECONDS, Study, config_of, evaluate, final_checkpoint, fingerprint, run, set_length, train
 
 # Changes to the backbone of the arm k7. Kernels of another size are resized by mmtwins.weights.resizing.fit_sr_kernels.
 CHANGES: dict[str, dict[str, Any]] = {

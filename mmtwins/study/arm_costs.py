@@ -10,7 +10,7 @@ from ..benchmark.steps import make_step
 from ..benchmark.task import WORKS, Task, Timing
 from ..engine.model import build_model
 from ..kept_results import Result, keep_result
-from .training import Study, config_of, fingerprint
+from .arm_training import Study, config_of, fingerprint
 
 
 def measure_arms(study: Study, arms: Sequence[str], rounds: int = 7, only_kept: bool = False) -> Result | None:

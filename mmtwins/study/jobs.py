@@ -13,8 +13,8 @@ from ..engine.config import load_config
 from ..engine.scalars import read_scalars
 from ..kept_results import Result
 from .arms import ARMS, trained_as
-from .measuring import measure_arms
-from .training import CONFIG, Study, config_of, prepare, train
+from .arm_costs import measure_arms
+from .arm_training import CONFIG, Study, config_of, prepare, train
 from .zero_shot import CHANGES, change_windows, config_of_change
 
 
@@ -111,7 +111,7 @@ def _run_together(
 def _start_process(threads: int) -> None:
     """Load what the jobs need, in a process of its own or in this one."""
     from .. import registration  # noqa: F401  # registers the backbones
-    from . import local  # noqa: F401
+    from . import local_attention  # noqa: F401
 
     torch.set_num_threads(threads)
 

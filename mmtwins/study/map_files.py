@@ -77,8 +77,8 @@ def generate_maps(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m mmtwins.study.data OUT``: write the maps of the study; returns the exit code."""
-    parser = argparse.ArgumentParser(prog='python -m mmtwins.study.data', description=__doc__)
+    """``python -m mmtwins.study.map_files OUT``: write the maps of the study; returns the exit code."""
+    parser = argparse.ArgumentParser(prog='python -m mmtwins.study.map_files', description=__doc__)
     parser.add_argument('out', type=Path, help="folder to write, the data root of the maps' config in configs/toy")
     parser.add_argument('--seed', type=int, default=0, help='seed of the maps (default: %(default)s)')
     args = parser.parse_args(arguments)

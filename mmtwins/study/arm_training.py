@@ -17,7 +17,7 @@ from ..engine.runner import build_runner
 from ..engine.work_dir import locked_work_dir, resume_if_possible
 from ..kept_results import Result, keep_result
 from .arms import backbone_of
-from .data import generate_maps
+from .map_files import generate_maps
 
 CONFIG = 'segformer-head_twins-svt-toy_1xb8-1500iters_toy-maps-256x256'
 SECONDS = 'processor_seconds'  # in MMEngine's message hub, and so in checkpoints
@@ -57,9 +57,7 @@ def prepare(study: Study, progress: Any = None) -> None:
     """Generate the maps of a study, unless they are there."""
     study.work_dir.mkdir(parents=True, exist_ok=True)
     study.results.mkdir(parents=True, exist_ok=True)
-    generate_maps(
-        study.data_root, num_train=study.num_train, num_val=study.num_val, size=study.size, progress=progress
-    )
+    generate_maps(study.data_root, num_train=study.num_train, num_val=study.num_val, size=study.size, progress=progress)
 
 
 class StopwatchHook(Hook):
@@ -86,7 +84,7 @@ def config_of(study: Study, arm: str, seed: int) -> Config:
         The whole config, with ``work_dir`` and ``launcher``.
     """
     cfg = load_config(CONFIG, dict(study.options) | dict(data_root=str(study.data_root)))
-    cfg.custom_imports.imports = ['mmtwins', 'mmtwins.study.local']
+    cfg.custom_imports.imports = ['mmtwins', 'mmtwins.study.local_attention']
     arch = {key: tuple(values) for key, values in cfg.model.backbone.arch.items()}
     cfg.model.backbone = backbone_of(arm, arch, study.size)
     cfg.model.data_preprocessor.size = (study.size, study.size)

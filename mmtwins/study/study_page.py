@@ -10,9 +10,9 @@ from ..markdown import markdown_table, update_section
 from ..plotting import INK, LINES, make_figure, save_figure
 from .arms import ARMS, backbone_of, trained_as
 from .maps import draw_map
-from .measuring import measure_arms
-from .running import distinct_arms
-from .training import Study, config_of, train
+from .arm_costs import measure_arms
+from .jobs import distinct_arms
+from .arm_training import Study, config_of, train
 from .zero_shot import CHANGES, change_windows, config_of_change
 
 TITLE = '## What windows do to accuracy'
@@ -151,7 +151,9 @@ def _spell(values: Any) -> str:
 
 def _distinct(results: dict[str, list[Result]]) -> list[Result]:
     """Each training once, also where it counts for several arms."""
-    return list({found['fingerprint'] + str(found['seed']): found for group in results.values() for found in group}.values())
+    return list(
+        {found['fingerprint'] + str(found['seed']): found for group in results.values() for found in group}.values()
+    )
 
 
 def _architecture(study: Study) -> dict[str, tuple]:
