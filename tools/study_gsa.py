@@ -10,10 +10,10 @@ from pathlib import Path
 from mmtwins import registration  # noqa: F401, which registers the backbones
 from mmtwins.commands.bars import new_bar
 from mmtwins.engine.arguments import readable_errors
-from mmtwins.study.arms import ARMS
-from mmtwins.study.study_page import draw_study, read_findings, study_section, write_page
-from mmtwins.study.jobs import all_jobs, distinct_arms, run_study
 from mmtwins.study.arm_training import Study
+from mmtwins.study.arms import ARMS
+from mmtwins.study.jobs import all_jobs, distinct_arms, run_study
+from mmtwins.study.study_page import draw_study, read_findings, study_section, write_page
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,9 +12,9 @@ import torch
 from ..engine.config import load_config
 from ..engine.scalars import read_scalars
 from ..kept_results import Result
-from .arms import ARMS, trained_as
 from .arm_costs import measure_arms
 from .arm_training import CONFIG, Study, config_of, prepare, train
+from .arms import ARMS, trained_as
 from .zero_shot import CHANGES, change_windows, config_of_change
 
 
@@ -66,7 +66,7 @@ def run_study(
     Args:
         study: What is done alike for all arms.
         jobs: Of :func:`all_jobs`.
-        arms: To measure, see :func:`distinct_arms`.
+        arms: To measure, see :func:`distinct_arms`; none are measured if empty.
         processes: Trainings at a time; 1 trains in this process.
         threads: Of torch, in each process.
         report: Called with iterations done and iterations in all; every two seconds with several processes.
@@ -85,8 +85,9 @@ def run_study(
                 report(before + sum(_iterations(study, done) for done in group[: i + 1]), total)
         elif group:
             _run_together(study, group, processes, threads, lambda done, before=before: report(before + done, total))
-    _start_process(threads)
-    measure_arms(study, arms)
+    if arms:
+        _start_process(threads)
+        measure_arms(study, arms)
 
 
 def _run_together(

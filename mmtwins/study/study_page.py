@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from ..kept_results import Result
 from ..markdown import markdown_table, update_section
 from ..plotting import INK, LINES, make_figure, save_figure
-from .arms import ARMS, backbone_of, trained_as
-from .maps import draw_map
 from .arm_costs import measure_arms
-from .jobs import distinct_arms
 from .arm_training import Study, config_of, train
+from .arms import ARMS, backbone_of, trained_as
+from .jobs import distinct_arms
+from .maps import draw_map
 from .zero_shot import CHANGES, change_windows, config_of_change
 
 TITLE = '## What windows do to accuracy'
@@ -70,16 +70,17 @@ def study_section(study: Study, findings: Findings, command: str, pictures: str)
     images = study.iterations * cfg.train_dataloader.batch_size
     seeds = max(len(found) for found in findings.trained.values())
     lines = [
-        f'`{command}` trains a small Twins-SVT on generated maps of {study.size} x {study.size} pixels and continues where it was '
-        'stopped. A patch has the class that the legend at the right border gives to its colour. The legend changes from map '
-        'to map, so nothing near a patch tells its class.',
+        f'`{command}` trains a small Twins-SVT on generated maps of {study.size} x {study.size} pixels. It continues where '
+        'it was stopped. A patch has the class that the legend at the right border gives to its colour. The legend changes '
+        'from map to map, so nothing near a patch tells its class.',
         '',
         f'![Maps and their classes]({pictures}/maps.png)',
         '',
-        f'Every training is from scratch: {study.iterations} iterations, {images:,} maps, {seeds} seeds, equal settings. The head '
-        'has only 1 x 1 convolutions. mIoU (0 to 1) is the mean over the seeds, with the lowest and the highest. MACs are those of '
-        'the whole model for one map. Time and memory are per map; training is a forward and a backward pass of a batch. Half and '
-        'twice the keys are those of the calibrated windows, with sub-windows twice and half as wide.',
+        f'Every training is from scratch: {study.iterations} iterations, {images:,} maps, {seeds} seeds, equal settings. '
+        'The head has only 1 x 1 convolutions. mIoU (0 to 1) is the mean over the seeds, with the lowest and the highest. '
+        'MACs are those of the whole model for one map. Time and memory are per map; training is a forward and a backward '
+        'pass of a batch. Half and twice the keys are those of the calibrated windows, with sub-windows twice and half as '
+        'wide.',
         '',
         *_arms_table(study, findings),
         f'![mIoU of each training, and before and after fine-tuning]({pictures}/accuracy.png)',
@@ -87,8 +88,8 @@ def study_section(study: Study, findings: Findings, command: str, pictures: str)
     ]
     if findings.changed:
         lines += [
-            f'The trained models of k = 7, with other windows and with resized sub-sampling kernels, before and after {study.finetuning} '
-            'iterations of fine-tuning at a tenth of the learning rate:',
+            'The trained models of k = 7, with other windows and with resized sub-sampling kernels, before and after '
+            f'{study.finetuning} iterations of fine-tuning at a tenth of the learning rate:',
             '',
             *_changes_table(study, findings.changed),
         ]
@@ -170,7 +171,7 @@ def draw_study(study: Study, findings: Findings, folder: Path) -> None:
     """
     figure, axes = make_figure(1, 2, width=4.6, height=3.6)
     left, right = axes[0]
-    for row, (arm, found) in enumerate(findings.trained.items()):
+    for row, found in enumerate(findings.trained.values()):
         values = [one['mIoU'] for one in found]
         left.plot(values, [row] * len(values), 'o', color=LINES[0], alpha=0.6)
         left.plot(mean(values), row, '|', color=INK, markersize=16)

@@ -25,7 +25,7 @@ def test_progress_counts_iterations_and_what_is_kept_is_not_done_again(tiny_stud
     study, jobs, reports = tiny_study
     assert reports == [(0, 4), (3, 4), (4, 4)]
     again: list[tuple[int, int]] = []
-    run_study(study, jobs, ['k7', 'lsa'], processes=1, report=lambda *step: again.append(step))
+    run_study(study, jobs, [], processes=1, report=lambda *step: again.append(step))
     assert again == [(0, 0)]
 
 
@@ -35,6 +35,6 @@ def test_two_processes_give_what_one_gives(tiny_study, tmp_path: Path) -> None:
     other = replace(study, results=tmp_path / 'results', work_dir=tmp_path / 'work')
     reports: list[tuple[int, int]] = []
     jobs = all_jobs(other, ['lsa', 'k7'], [0])[:2]
-    run_study(other, jobs, ['k7', 'lsa'], processes=2, report=lambda *step: reports.append(step))
+    run_study(other, jobs, [], processes=2, report=lambda *step: reports.append(step))
     assert reports[0] == (0, 6) and reports[-1] == (6, 6)
     assert train(other, 'k7', 0, only_kept=True)['mIoU'] == train(study, 'k7', 0, only_kept=True)['mIoU']
