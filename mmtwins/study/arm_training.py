@@ -103,6 +103,8 @@ def set_length(cfg: Config, iterations: int) -> None:
     warm_up, cosine = cfg.param_scheduler
     warm_up.end = cosine.begin = min(warm_up.end, iterations // 10)
     cosine.update(T_max=iterations - cosine.begin, end=iterations)
+    if not warm_up.end:
+        cfg.param_scheduler = [cosine]
 
 
 def fingerprint(cfg: Config) -> str:

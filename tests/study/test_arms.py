@@ -1,25 +1,17 @@
 """The arms: what they differ in, and which of them can see the legend."""
 
-import inspect
-
 import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmtwins import TwinsSVTBackbone
 from mmtwins.analysis.cost import num_keys
 from mmtwins.study import local_attention  # noqa: F401  # registers the LSA-only backbone
 from mmtwins.study.arms import ARMS, backbone_of, trained_as
 
 ARCH = dict(embed_dims=(8, 16, 16, 16), depths=(2, 2, 2, 2), num_heads=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
-NEW = 'subsampling' not in inspect.signature(TwinsSVTBackbone).parameters
-needs_subsampling = pytest.mark.xfail(NEW, reason='needs the three sub-samplings and pairs', strict=True)
-PLAIN = ('k7', 'calibrated', 'lsa', 'lsa-32px', 'gsa')
 
 
-@pytest.mark.parametrize(
-    'name', [name if name in PLAIN else pytest.param(name, marks=needs_subsampling) for name in ARMS]
-)
+@pytest.mark.parametrize('name', ARMS)
 def test_every_arm_builds_and_runs(name: str) -> None:
     backbone = MODELS.build(backbone_of(name, ARCH, 256)).eval()
     assert [tuple(out.shape[1:]) for out in backbone(torch.rand(1, 3, 64, 64))] == [

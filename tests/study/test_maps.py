@@ -1,6 +1,7 @@
 """Maps: the classes follow from the legend, and from nothing else."""
 
 import numpy as np
+import pytest
 
 from mmtwins.study.maps import CLASSES, HUES, LEGEND, NUM_COLOURS, PATCHES, SHADES, draw_map
 
@@ -46,6 +47,21 @@ def test_a_colour_says_nothing_of_a_class() -> None:
         np.add.at(counts, (nearest(hue_of(drawn.image[:, :48][patches > 0])), patches[patches > 0]), 1)
     shares = counts[:, 1:] / counts[:, 1:].sum(1, keepdims=True)
     assert abs(shares - 1 / 3).max() < 0.09
+
+
+@pytest.mark.parametrize('guess', [0, 1, None])
+def test_who_does_not_see_the_legend_from_a_patch_has_a_low_miou(guess: int | None) -> None:
+    """Even with the ground and the legend itself all right: patches as ground, all of one class, or at random."""
+    rng = np.random.RandomState(0)
+    pairs = np.zeros((len(CLASSES), len(CLASSES)))
+    for index in range(100):
+        labels = draw_map(0, 'val', index, 64).labels
+        guessed = labels.copy()
+        patches = guessed[:, :48]
+        patches[patches > 0] = rng.randint(1, len(CLASSES), (patches > 0).sum()) if guess is None else guess
+        np.add.at(pairs, (labels, guessed), 1)
+    hits = np.diag(pairs)
+    assert np.mean(hits / (pairs.sum(0) + pairs.sum(1) - hits)) < 0.75
 
 
 def test_seed_split_and_index_decide_a_map() -> None:
