@@ -100,10 +100,12 @@ def config_of(study: Study, arm: str, seed: int) -> Config:
 def set_length(cfg: Config, iterations: int) -> None:
     """Let a config train for so many iterations: a short warm-up and a cosine to 0, four validations."""
     cfg.train_cfg.update(max_iters=iterations, val_interval=max(iterations // 4, 1))
-    warm_up, cosine = cfg.param_scheduler
-    warm_up.end = cosine.begin = min(warm_up.end, iterations // 10)
+    *warm_up, cosine = cfg.param_scheduler
+    cosine.begin = min(cosine.begin, iterations // 10)
     cosine.update(T_max=iterations - cosine.begin, end=iterations)
-    if not warm_up.end:
+    for scheduler in warm_up:
+        scheduler.end = cosine.begin
+    if not cosine.begin:
         cfg.param_scheduler = [cosine]
 
 

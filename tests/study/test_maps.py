@@ -20,7 +20,7 @@ def nearest(hues: np.ndarray) -> np.ndarray:
 
 def test_a_patch_has_the_class_whose_shade_stands_beside_its_colour() -> None:
     counts = set()
-    for index in range(30):
+    for index in range(12):
         drawn = draw_map(0, 'train', index)
         legend = {}
         for row in range(256):
@@ -41,12 +41,12 @@ def test_a_patch_has_the_class_whose_shade_stands_beside_its_colour() -> None:
 def test_a_colour_says_nothing_of_a_class() -> None:
     """Each class has about a third of the patches' pixels of every colour."""
     counts = np.zeros((len(HUES), len(CLASSES)))
-    for index in range(400):
+    for index in range(250):
         drawn = draw_map(1, 'train', index, 64)
         patches = drawn.labels[:, :48]
         np.add.at(counts, (nearest(hue_of(drawn.image[:, :48][patches > 0])), patches[patches > 0]), 1)
     shares = counts[:, 1:] / counts[:, 1:].sum(1, keepdims=True)
-    assert abs(shares - 1 / 3).max() < 0.09
+    assert abs(shares - 1 / 3).max() < 0.1
 
 
 @pytest.mark.parametrize('guess', [0, 1, None])
@@ -54,7 +54,7 @@ def test_who_does_not_see_the_legend_from_a_patch_has_a_low_miou(guess: int | No
     """Even with the ground and the legend itself all right: patches as ground, all of one class, or at random."""
     rng = np.random.RandomState(0)
     pairs = np.zeros((len(CLASSES), len(CLASSES)))
-    for index in range(100):
+    for index in range(60):
         labels = draw_map(0, 'val', index, 64).labels
         guessed = labels.copy()
         patches = guessed[:, :48]

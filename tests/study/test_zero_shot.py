@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 pytest.importorskip('mmseg')
 
 from mmtwins.engine.config import load_config
-from mmtwins.engine.model import build_model
 from mmtwins.study import zero_shot
 from mmtwins.study.arm_training import CONFIG, final_checkpoint
 from mmtwins.study.zero_shot import CHANGES, change_windows, config_of_change
@@ -34,10 +34,9 @@ def test_a_fine_tuning_begins_with_the_trained_weights_at_a_tenth_of_the_rate(ti
 
 @pytest.mark.parametrize('change', CHANGES)
 def test_all_weights_but_those_of_subsampling_stay(change: str) -> None:
-    cfg = load_config(CONFIG)
-    trained = build_model(cfg).backbone.state_dict()
-    cfg.model.backbone.update(CHANGES[change])
-    expected = build_model(cfg).backbone.state_dict()
+    settings = load_config(CONFIG).model.backbone
+    trained = MODELS.build(settings).state_dict()
+    expected = MODELS.build(settings | CHANGES[change]).state_dict()
     fitted, changes = fit_sr_kernels(trained, expected)
     assert {name: value.shape for name, value in fitted.items()} == {k: v.shape for k, v in expected.items()}
     assert bool(changes) == change.startswith('ratios')
