@@ -7,9 +7,9 @@ _base_ = [
 ]
 
 data_root = 'data/toy-maps'
-max_iters = 1500
+max_iters = 800
 batch_size = 8
-learning_rate = 1e-3
+learning_rate = 2e-3
 
 # The same as in mmtwins.study.maps.
 classes = ('ground', 'dark', 'middle', 'light')
