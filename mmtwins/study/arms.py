@@ -21,7 +21,7 @@ def _svt(**settings: Any) -> dict[str, Any]:
 
 def _calibrated(subsampling: str) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
     def backbone(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
-        kind = {} if subsampling == 'conv' else dict(subsampling=subsampling)  # the default of both
+        kind: dict[str, Any] = {} if subsampling == 'conv' else dict(subsampling=subsampling)  # the default of both
         return _svt(**calibrate(arch, size, size, **kind), **kind)
 
     return backbone

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -84,10 +85,14 @@ def run_study(
                 run_job(study, job)
                 report(before + sum(_iterations(study, done) for done in group[: i + 1]), total)
         elif group:
-            _run_together(study, group, processes, threads, lambda done, before=before: report(before + done, total))
+            _run_together(study, group, processes, threads, partial(_report_from, before, total, report))
     if arms:
         _start_process(threads)
         measure_arms(study, arms)
+
+
+def _report_from(before: int, total: int, report: Callable[[int, int], None], done: int) -> None:
+    report(before + done, total)
 
 
 def _run_together(

@@ -82,7 +82,8 @@ def _smooth_noise(rng: np.random.RandomState, size: int, cells: int) -> np.ndarr
 
 def _place_patches(rng: np.random.RandomState, size: int) -> list[tuple[tuple[float, float], float]]:
     """Centres (y, x) and radii of patches that do not touch, in pixels."""
-    number, placed = rng.randint(NUM_PATCHES[0], NUM_PATCHES[1] + 1), []
+    number = rng.randint(NUM_PATCHES[0], NUM_PATCHES[1] + 1)
+    placed: list[tuple[tuple[float, float], float]] = []
     for _ in range(20 * number):
         radius = rng.uniform(*RADII) * size
         centre = (rng.uniform(radius, size - radius), rng.uniform(radius, PATCHES * size - radius))
