@@ -1,6 +1,6 @@
 """Generated maps whose colours mean what a legend at the right border says: a class shows only together with the legend.
 
-A map has patches of two to four colours on a grey ground. The legend has a field for each colour: its left half has the
+A map has patches of three to six colours on a grey ground. The legend has a field for each colour: its left half has the
 colour, its right half a shade, and the shade is the class. The patches of a colour have the class whose shade stands beside
 this colour. Which shade a colour has is drawn anew for each map, colour by colour, so neither a patch nor all patches
 together say anything of their classes.
@@ -16,8 +16,8 @@ import numpy as np
 SHADES = {'dark': 0.05, 'middle': 0.5, 'light': 0.98}  # brightness by class
 CLASSES = ('ground', *SHADES)  # class i has the value i in the annotation images
 PALETTE = ((200, 200, 200), (51, 34, 136), (68, 170, 153), (221, 204, 119))
-HUES = (0.0, 90.0, 180.0, 270.0)  # degrees
-NUM_COLOURS = (2, 4)
+HUES = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)  # degrees
+NUM_COLOURS = (3, 6)
 NUM_PATCHES = (6, 9)
 SPLITS = {'train': 'training', 'val': 'validation'}  # our name: name of the folder
 # Lengths are shares of the side of a map.
