@@ -27,7 +27,8 @@ nox.options.sessions = []  # a cell takes an hour: name those that you want
 
 def run(session: nox.Session, torch: str, stack: str) -> None:
     """Clone what is committed, install torch, set up, and run what stands after ``--``, or the tests."""
-    clone = Path(session.create_tmp()) / 'mmtwins'
+    # Not in the environment: MMEngine takes what lies there for Python's own, whose imports in a config are not lazy.
+    clone = session.cache_dir.resolve() / Path(session.virtualenv.location).name / 'mmtwins'
     shutil.rmtree(clone, ignore_errors=True)
     session.run('git', 'clone', '--quiet', str(ROOT), str(clone), external=True)
     session.chdir(clone)

@@ -129,9 +129,12 @@ def link_folders(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def link_files(app: Sphinx, doctree: nodes.document) -> None:
     """Links to files that are no pages lead to the code host, if SOURCE_URL says where it shows them; else to a copy."""
-    for node in list(doctree.findall(download_reference)) if SOURCE_URL else ():
+    for node in list(doctree.findall(download_reference)):
         path = (Path(app.env.doc2path(app.env.docname)).parent / node['reftarget']).resolve().relative_to(ROOT)
-        node.replace_self(nodes.reference('', '', *node.children, refuri=f'{SOURCE_URL}/{path.as_posix()}'))
+        if path.suffix == '.html':  # a page of its own, see copy_own_pages
+            node.replace_self(nodes.reference('', '', *node.children, refuri=node['reftarget']))
+        elif SOURCE_URL:
+            node.replace_self(nodes.reference('', '', *node.children, refuri=f'{SOURCE_URL}/{path.as_posix()}'))
 
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str:
@@ -152,6 +155,16 @@ def copy_first_page(app: Sphinx, exception: Exception | None) -> None:
         shutil.copy(app.outdir / f'{root_doc}.html', app.outdir / 'index.html')
 
 
+def copy_own_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Copy the folders of docs/ that are pages themselves, in HTML; their links to other pages lead to these on the site."""
+    if app.builder.format == 'html' and not exception:
+        for page in ROOT.glob('docs/*/index.html'):
+            folder = Path(app.outdir) / page.parent.relative_to(ROOT)
+            shutil.copytree(page.parent, folder, dirs_exist_ok=True)
+            text = re.sub(r'(href="[\w./-]+)\.md"', r'\1.html"', page.read_text())
+            (folder / page.name).write_text(text)
+
+
 def setup(app: Sphinx) -> None:
     app.connect('builder-inited', write_api_pages)
     app.connect('autodoc-skip-member', skip_data)
@@ -160,3 +173,4 @@ def setup(app: Sphinx) -> None:
     app.connect('source-read', link_folders)
     app.connect('source-read', add_navigation)
     app.connect('build-finished', copy_first_page)
+    app.connect('build-finished', copy_own_pages)

@@ -5,6 +5,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.class_order import MatchClassesHook
 from .engine.divergence import StopOnDivergenceHook
+from .engine.find_loader import restore_find_loader
 from .engine.hooks import CheckBatchSizeHook, CountFaultsHook, FitCheckpointHook, ReturnMemoryHook
 from .engine.loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .engine.optim import TwinsLayerDecayConstructor
@@ -14,6 +15,7 @@ from .engine.resume_hook import ExactResumeHook
 from .engine.stopping import StopOnSignalHook
 from .engine.transforms import CheckImage, CheckLabels
 from .engine.warmup_cosine import WarmUpCosineLR
+from .installing import package_of
 from .models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from .models.fast_path import fast_path
 from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
@@ -46,6 +48,10 @@ __all__ = [
     'restore_mmengine_loaders',
 ]
 
+restore_find_loader()
 replace_mmengine_loaders()
 replace_activation_checkpointing()
-MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')  # MMEngine looks up _base_ = 'mmtwins::ade20k/NAME.py' there
+# MMEngine looks up there which package has the configs of _base_ = 'mmtwins::NAME.py' and 'mmseg::NAME.py'.
+MODULE2PACKAGE.setdefault('mmtwins', 'mmtwins')
+if package_of('mmseg') != 'mmsegmentation':
+    MODULE2PACKAGE['mmseg'] = package_of('mmseg')

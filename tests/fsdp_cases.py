@@ -49,12 +49,19 @@ VARIANTS: dict[str, tuple[type[nn.Module], dict]] = {
     },
     'pcpvt': (TwinsPCPVTBackbone, dict()),
 }
+OTHER_SUBSAMPLINGS: dict[str, tuple[type[nn.Module], dict]] = {  # with rectangular windows and sub-windows
+    'svt-separable': (
+        TwinsSVTBackbone,
+        dict(window_padding='zero', window_sizes=((7, 5), (3, 4)), sr_ratios=((2, 3), 1), subsampling='separable'),
+    ),
+    'pcpvt-pool': (TwinsPCPVTBackbone, dict(sr_ratios=((3, 2), (1, 2)), subsampling='pool')),
+}
 
 
 def make_backbone(variant: str, seed: int = 0, **kwargs) -> nn.Module:
     """A tiny backbone whose every weight and bias matters, in eval mode."""
     torch.manual_seed(seed)
-    family, options = VARIANTS[variant]
+    family, options = (VARIANTS | OTHER_SUBSAMPLINGS)[variant]
     common = dict(arch=ARCH, sr_ratios=(2, 1), out_indices=(0, 1), norm_after_stage=True, drop_path_rate=0.0)
     model = family(**{**common, **options, **kwargs})
     with torch.no_grad():

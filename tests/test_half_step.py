@@ -61,8 +61,10 @@ def functions_of_a_detector() -> dict[str, tuple[Any, str]]:
         pytest.param(
             MASK_RCNN, 'mmdet', {'anchors', 'box decoding', 'proposals', 'levels of RoIs'}, marks=pytest.mark.slow
         ),
-        (RETINANET, 'mmtwins', set()),
-        (RETINANET, 'mmdet', {'focal loss'}),  # of rounded probabilities; mmcv's kernel for GPUs rounds more
+        pytest.param(RETINANET, 'mmtwins', set(), marks=pytest.mark.slow),
+        pytest.param(
+            RETINANET, 'mmdet', {'focal loss'}, marks=pytest.mark.slow
+        ),  # of rounded probabilities; mmcv's kernel for GPUs rounds more
     ],
 )
 def test_a_detector_computes_all_but_its_layers_in_float32(recipe: str, library: str, faults: set[str]) -> None:

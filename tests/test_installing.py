@@ -3,12 +3,49 @@
 import re
 from pathlib import Path
 
-from mmtwins.installing import how_to_install
+import pytest
+
+from mmtwins import installing
+from mmtwins.installing import how_to_install, package_of
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_hint_installs_from_a_checkout() -> None:
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The packages that are installed: to be changed."""
+    packages = {'mmengine', 'mmcv', 'mmsegmentation', 'mmdet'}
+    monkeypatch.setattr(installing, '_is_installed', packages.__contains__)
+    return packages
+
+
+def test_a_module_comes_from_the_package_that_is_there(installed: set[str]) -> None:
+    assert [package_of(name) for name in ('mmseg', 'mmdet', 'timm')] == ['mmsegmentation', 'mmdet', 'timm']
+    installed.clear()
+    assert package_of('mmseg') == 'mmsegmentation'
+    installed |= {'onedl-mmsegmentation', 'onedl-mmdetection'}
+    assert [package_of(name) for name in ('mmseg', 'mmdet', 'mmcv')] == [
+        'onedl-mmsegmentation',
+        'onedl-mmdetection',
+        'mmcv',
+    ]
+
+
+def test_the_packages_are_those_of_the_set_up() -> None:
+    text = (ROOT / 'tools/setup_steps.py').read_text()
+    assert all(f"'{theirs}': '{fork}'" in text for theirs, fork in installing.PACKAGES.values())
+
+
+def test_hints_bring_no_package_of_openmmlab_beside_the_forks(installed: set[str]) -> None:
+    installed.clear()
+    installed.add('onedl-mmengine')
+    assert how_to_install('seg') == 'run `make setup` in a checkout of mmtwins'
+    hint = 'run `make setup`, or `pip install -r requirements/app.txt`, in a checkout of mmtwins'
+    assert how_to_install('app') == hint
+    assert how_to_install('cls') == 'run `pip install onedl-mmpretrain`'
+
+
+def test_the_hint_installs_from_a_checkout(installed: set[str]) -> None:
     assert how_to_install('app').endswith("`pip install --no-build-isolation '.[app]'`, in a checkout of mmtwins")
     assert 'make setup' in how_to_install('app')
     assert how_to_install('cls') == "run `pip install --no-build-isolation '.[cls]'` in a checkout of mmtwins"

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import pickle
-import re
 import subprocess
 import sys
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fsdp_cases import CASES, VARIANTS, WORLD_SIZE, make_backbone
+from fsdp_cases import CASES, OTHER_SUBSAMPLINGS, VARIANTS, WORLD_SIZE, make_backbone
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
@@ -35,10 +34,16 @@ SIZES = [(37, 50), (56, 51)]
 LINEAR_LAYERS = ('qkv', 'q', 'kv', 'proj', 'fc1', 'fc2')
 FAMILIES = ['svt-meituan', 'pcpvt']
 
-every_variant = pytest.mark.parametrize('variant', VARIANTS)
+every_variant = pytest.mark.parametrize(
+    'variant', [*VARIANTS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_SUBSAMPLINGS)]
+)
 # For the compiler, a window padding is a different constant.
 compiled_variants = pytest.mark.parametrize(
-    'variant', [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+    'variant',
+    [
+        name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow)
+        for name in (*VARIANTS, *OTHER_SUBSAMPLINGS)
+    ],
 )
 both_families = pytest.mark.parametrize('variant', FAMILIES)
 every_size = pytest.mark.parametrize('size', SIZES, ids=lambda size: '{}x{}'.format(*size))
@@ -156,7 +161,11 @@ def test_hooks_fire_once_and_see_whole_maps(
     for name, [(_, out)] in together.items():
         stage = int(name.split('.')[1])
         assert len(out) == len(x)
-        if not name.endswith(('kv', 'sr', 'attn.norm')) and 'patch_embeds' not in name and 'pos_block' not in name:
+        if (
+            not name.endswith(('kv', 'sr', 'depthwise', 'pointwise', 'attn.norm'))
+            and 'patch_embeds' not in name
+            and 'pos_block' not in name
+        ):
             assert out.shape[1:3] == reference[stage].shape[2:], name
 
 
@@ -232,7 +241,9 @@ def test_linear_layers_can_be_wrapped(variant: str) -> None:
             nn.init.normal_(module.up.weight, std=0.1)
             before = model(x)
     grads = gradients(model, x)
-    assert len(grads) == 2 * sum(isinstance(m, LoRA) for m in model.modules()) == 2 * 18 + 4 * (variant == 'pcpvt')
+    assert (
+        len(grads) == 2 * sum(isinstance(m, LoRA) for m in model.modules()) == 2 * 18 + 4 * variant.startswith('pcpvt')
+    )
     assert all(gradient.any() for gradient in grads.values())
 
 
@@ -605,6 +616,8 @@ def make_attention(kind: str) -> nn.Module:
         meituan=lambda: LocallyGroupedSelfAttention(4, 2, 2, 'meituan'),
         gsa=lambda: GlobalSubsampledAttention(4, 2, 2),
         mha=lambda: GlobalSubsampledAttention(4, 2, 1),
+        separable=lambda: GlobalSubsampledAttention(4, 2, (1, 2), subsampling='separable'),
+        pool=lambda: GlobalSubsampledAttention(4, 2, (2, 1), subsampling='pool'),
     )[kind]()
     for parameter in attn.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -612,7 +625,7 @@ def make_attention(kind: str) -> nn.Module:
 
 
 @pytest.mark.parametrize('size', [(2, 3), (3, 3)])
-@pytest.mark.parametrize('kind', ['masked', 'zero', 'meituan', 'gsa', 'mha'])
+@pytest.mark.parametrize('kind', ['masked', 'zero', 'meituan', 'gsa', 'mha', 'separable', 'pool'])
 @pytest.mark.parametrize('is_fast', [False, True])
 def test_derivatives_of_attention(kind: str, size: tuple[int, int], is_fast: bool) -> None:
     attn = make_attention(kind)
@@ -764,11 +777,9 @@ def distributed_results(
     return results
 
 
-@pytest.mark.parametrize('variant', ['svt-meituan', pytest.param('pcpvt', marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    'case',
-    [pytest.param(case, marks=pytest.mark.slow) if re.search('linear|1e4', case) else case for case in CASES],
-)
+@pytest.mark.slow  # tests/engine/test_fsdp.py and tests/faults/test_ranks.py are quicker
+@pytest.mark.parametrize('variant', ['svt-meituan', 'pcpvt'])
+@pytest.mark.parametrize('case', CASES)
 def test_data_parallel_training(variant: str, case: str, distributed_results: dict[tuple[str, str], str]) -> None:
     result = distributed_results.get((variant, case)) or distributed_results['', '']
     if result.startswith('PyTorch fails'):

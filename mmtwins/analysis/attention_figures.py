@@ -13,7 +13,8 @@ import numpy as np
 from ..plotting import panel_shape, save_figure
 from .attention_header import Place, draw_header, plan_header
 from .attention_maps import AttentionMap
-from .attention_panels import draw_weights, frame, in_image, pick, shown, tokens_box, view
+from .attention_panels import draw_rollout, draw_weights, frame, in_image, pick, shown, tokens_box, view
+from .attention_rollout import Rollout
 from .inspection import Inspection
 
 # In inches. The text stays readable where a picture of this width is shown at the width of a page.
@@ -46,8 +47,8 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     """Draw what points attend to, one column per stage, rows for local and for global attention.
 
     Local attention is shown inside the window of the point, global attention over the image with its grid of sub-windows.
-    Both are means over the heads. Above them is the image with its pixels along the axes. Panels of a long and thin image
-    are stretched.
+    Both are means over the heads. Rollouts, if there are any, get a row below. Above them is the image with its pixels
+    along the axes. Panels of a long and thin image are stretched.
 
     Args:
         inspection: As :func:`mmtwins.analysis.inspection.inspect_image` returns it, with at least one map.
@@ -73,14 +74,17 @@ def draw_attention(inspection: Inspection, path: str | Path, heads: bool = False
     panel, width = column - GAP, columns * column
     rows = [_plan_features(inspection, stages, panel)] if features else []
     for point in points:
+        x, y = in_image(inspection, point)
+        name = f'point {points.index(point) + 1}, ' if len(points) > 1 else ''
         for kind, number in _kinds(inspection.maps):
             found = [pick(inspection.maps, stage, point, kind, number) for stage in stages]
-            x, y = in_image(inspection, point)
-            name = f'point {points.index(point) + 1}, ' if len(points) > 1 else ''
             words = 'Local attention (LSA)' if kind == 'LSA' else 'Global attention (GSA)'
             for each in (False, True)[: 1 + heads]:
                 heading = f'{words} at {name}({int(x)}, {int(y)}): {"each head" if each else "mean of the heads"}'
                 rows.append(_plan_maps(inspection, heading, found, panel, each))
+        if inspection.rollouts:
+            heading = f'Rollout of {name}({int(x)}, {int(y)}): what its token depends on'
+            rows.append(_plan_rollout(inspection, heading, [r for r in inspection.rollouts if r.point == point], panel))
     header = plan_header(inspection, width)
     height = 2 * MARGIN + header.height + sum(row.above + row.height + row.below for row in rows)
     figure = Figure(figsize=(width + 2 * MARGIN, height), dpi=min(RESOLUTION, 60000 / height))
@@ -192,18 +196,16 @@ def _plan_maps(
 
 def _title(inspection: Inspection, attention: AttentionMap) -> str:
     rows, columns = attention.weights.shape[1:]
-    side = attention.side
+    size = '{} x {}'.format(*attention.size)
     lines = [f'stage {attention.stage}, block {attention.block}']
     if attention.kind == 'GSA':
-        lines.append(
-            f'{rows} x {columns} keys, each of {side} x {side} tokens' if side > 1 else f'{rows} x {columns} keys'
-        )
+        lines.append(f'{rows} x {columns} keys' + f', each of {size} tokens' * (attention.size != (1, 1)))
     else:
-        text = f'window of {side} x {side} tokens'
+        text = f'window of {size} tokens'
         if attention.padding_share.any():
-            text = f'window {side} x {side}, {_percent(100 * attention.padding_share.mean())} on padding'
-        elif (rows, columns) != (side, side):
-            text = f'window {side} x {side}, cut to {rows} x {columns}'
+            text = f'window {size}, {_percent(100 * attention.padding_share.mean())} on padding'
+        elif (rows, columns) != attention.size:
+            text = f'window {size}, cut to {rows} x {columns}'
         left, right, bottom, top = (round(value) for value in shown(inspection, attention).extent)
         lines += [text, f'x {left} to {right}, y {top} to {bottom}']
     if not attention.has_own_token:
@@ -230,9 +232,35 @@ def _draw_map(
         draw_weights(part.axes(), inspection, attention, values, weights.max(), 72 * cell, is_small=each)
         if each:
             part.write(cell / 2, -0.02, str(number + 1), fontsize=7, ha='center', va='bottom')
-    bar = place.part(0, bottom + 0.06, place.width, 0.07)
+    _draw_bar(place, bottom, '0', _percent(weights.max()))
+
+
+def _draw_bar(place: Place, top: float, least: str, most: str) -> None:
+    """The colours below panels, between their numbers."""
+    bar = place.part(0, top + 0.06, place.width, 0.07)
     axis = bar.axes()
     axis.imshow(np.linspace(0, 1, 256)[None], cmap='viridis', aspect='auto', alpha=0.62)
     axis.set(xticks=[], yticks=[])
-    bar.write(0, 0.1, '0', fontsize=8, va='top')
-    bar.write(bar.width, 0.1, _percent(weights.max()), fontsize=8, va='top', ha='right')
+    bar.write(0, 0.1, least, fontsize=8, va='top')
+    bar.write(bar.width, 0.1, most, fontsize=8, va='top', ha='right')
+
+
+def _plan_rollout(inspection: Inspection, heading: str, rollouts: Sequence[Rollout], width: float) -> Row:
+    """A row with the rollout of one point from the output of each stage."""
+    titles = []
+    for rollout in rollouts:
+        falling = np.sort(rollout.shares, axis=None)[::-1].cumsum(dtype=np.float64)
+        area = 100 * (np.searchsorted(falling, 0.5) + 1) / falling.size
+        titles.append(f'output of stage {rollout.stage}\nhalf of it: {_percent(area)} of the pixels')
+    shape = _shape(inspection, 'GSA')
+    panels: list[Callable[[Place], None]] = [
+        partial(_draw_rollout, inspection=inspection, rollout=rollout) for rollout in rollouts
+    ]
+    return Row(heading, titles, panels, width * shape, BAR)
+
+
+def _draw_rollout(place: Place, inspection: Inspection, rollout: Rollout) -> None:
+    """One panel, and below it the colours. A few very large shares, such as that of the token itself, are cut off."""
+    most = max(float(np.percentile(rollout.shares, 99.5)) * rollout.shares.size, 2.0)
+    draw_rollout(place.axes(), inspection, rollout, most)
+    _draw_bar(place, place.height, 'average', f'{most:.1f} x the average')

@@ -14,7 +14,7 @@ from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAtte
 from ..models.backbone import TwinsBackbone
 from ..models.block import TwinsBlock
 from ..models.layers import stage_stride
-from ..models.windows import pad_to_windows, padding_attends
+from ..models.windows import as_pair, pad_to_windows, padding_attends
 
 
 class AttentionMap(NamedTuple):
@@ -28,10 +28,10 @@ class AttentionMap(NamedTuple):
         stride: Side of a token, in pixels of the network's input.
         map_size: H and W of the stage, in tokens.
         token: Row and column of the point's token.
-        side: Side of a window (LSA) or of the sub-window that one key summarises (GSA), in tokens.
+        size: Rows and columns of a window (LSA) or of the sub-window that one key summarises (GSA), in tokens.
         origin: Row and column of the first token that has a key.
         weights: (heads, rows, columns) in float32, one per key; those of a head sum to 1. LSA: the tokens of the
-            window, where padding tokens attend the whole window of ``side`` x ``side``. GSA: one per sub-window.
+            window, where padding tokens attend the whole window. GSA: one per sub-window.
     """
 
     stage: int
@@ -41,21 +41,21 @@ class AttentionMap(NamedTuple):
     stride: int
     map_size: tuple[int, int]
     token: tuple[int, int]
-    side: int
+    size: tuple[int, int]
     origin: tuple[int, int]
     weights: np.ndarray
 
     @property
-    def key_side(self) -> int:
-        """Side of the square that one key stands for, in tokens."""
-        return self.side if self.kind == 'GSA' else 1
+    def key_size(self) -> tuple[int, int]:
+        """Rows and columns that one key stands for, in tokens."""
+        return self.size if self.kind == 'GSA' else (1, 1)
 
     @property
     def num_real(self) -> tuple[int, int]:
         """Rows and columns of keys that come from tokens; those beyond are padding."""
         rows, columns = (
-            min(keys, (size - start) // self.key_side)
-            for keys, size, start in zip(self.weights.shape[1:], self.map_size, self.origin)
+            min(keys, (length - start) // side)
+            for keys, length, start, side in zip(self.weights.shape[1:], self.map_size, self.origin, self.key_size)
         )
         return rows, columns
 
@@ -99,7 +99,7 @@ def capture_attention(
         ValueError: There is no Twins backbone, stage, block, or no such point in the input.
     """
     backbone = find_backbone(model)
-    chosen = _choose_blocks(backbone, stages, blocks)
+    chosen = choose_blocks(backbone, stages, blocks)
     if not points:
         raise ValueError('no points to look from: give at least one (x, y)')
     points = list(dict.fromkeys((float(x), float(y)) for x, y in points))
@@ -109,7 +109,7 @@ def capture_attention(
     def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
         found.clear()
         maps.clear()
-        _check_points(points, (*args, *kwargs.values())[0])
+        check_points(points, (*args, *kwargs.values())[0])
 
     def record(stage: int, block: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         for index, point in enumerate(points):
@@ -119,7 +119,7 @@ def capture_attention(
     with ExitStack() as stack:
         stack.callback(backbone.register_forward_pre_hook(start, with_kwargs=True).remove)
         for stage, block in chosen:
-            attention = _blocks_of(backbone)[stage - 1][block - 1].attn
+            attention = blocks_of(backbone)[stage - 1][block - 1].attn
             stack.callback(attention.register_forward_pre_hook(partial(record, stage, block)).remove)
         yield maps
 
@@ -132,16 +132,29 @@ def find_backbone(model: nn.Module) -> TwinsBackbone:
     return found
 
 
-def _blocks_of(backbone: TwinsBackbone) -> list[list[TwinsBlock]]:
+def blocks_of(backbone: TwinsBackbone) -> list[list[TwinsBlock]]:
+    """The blocks of each stage."""
     stages: Any = backbone.blocks  # nn.ModuleList does not say what it holds
     return [list(stage) for stage in stages]
 
 
-def _choose_blocks(
+def choose_blocks(
     backbone: TwinsBackbone, stages: Sequence[int] | None, blocks: Sequence[int] | str
 ) -> list[tuple[int, int]]:
-    """Stage and block, both counted from 1, in the order in which they run."""
-    all_blocks = _blocks_of(backbone)
+    """The chosen blocks of a backbone.
+
+    Args:
+        backbone: The backbone.
+        stages: See :func:`capture_attention`.
+        blocks: See :func:`capture_attention`.
+
+    Returns:
+        Stage and block, both counted from 1, in the order in which they run.
+
+    Raises:
+        ValueError: There is no such stage or block.
+    """
+    all_blocks = blocks_of(backbone)
     depths = [len(stage) for stage in all_blocks]
     chosen = []
     for stage in sorted(set(stages if stages is not None else range(1, len(depths) + 1))):
@@ -167,7 +180,8 @@ def _choose_blocks(
     return chosen
 
 
-def _check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
+def check_points(points: Sequence[tuple[float, float]], images: Tensor) -> None:
+    """Refuse points (x, y) outside of images (B, C, H, W), with a ValueError."""
     if images.dim() != 4:
         return  # the backbone raises the error
     height, width = images.shape[2:]
@@ -183,13 +197,13 @@ def _map_point(stage: int, block: int, module: nn.Module, x: Tensor, point: tupl
     row, column = min(int(point[1] // stride), height - 1), min(int(point[0] // stride), width - 1)
     weights, _ = attend(module, x, row, column)
     if isinstance(module, LocallyGroupedSelfAttention):
-        kind, side = 'LSA', module.window_size
-        origin = (row // side * side, column // side * side)
+        kind, size = 'LSA', as_pair(module.window_size)
+        origin = (row // size[0] * size[0], column // size[1] * size[1])
     else:
         assert isinstance(module, GlobalSubsampledAttention)
-        kind, side, origin = 'GSA', module.sr_ratio, (0, 0)
+        kind, size, origin = 'GSA', as_pair(module.sr_ratio), (0, 0)
     return AttentionMap(
-        stage, block, kind, point, stride, (height, width), (row, column), side, origin, weights.cpu().numpy()
+        stage, block, kind, point, stride, (height, width), (row, column), size, origin, weights.cpu().numpy()
     )
 
 
@@ -212,44 +226,55 @@ def attend(module: nn.Module, x: Tensor, row: int, column: int) -> tuple[Tensor,
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
-        query_bias: Tensor | None
-        key_value_bias: Tensor | None
         if isinstance(module, LocallyGroupedSelfAttention):
             keys = _window_of(module, x, row, column)
-            query_weight, key_value_weight = module.qkv.weight.float().tensor_split([x.shape[-1]])
-            query_bias, key_value_bias = (
-                (None, None) if module.qkv.bias is None else module.qkv.bias.float().tensor_split([x.shape[-1]])
-            )
         elif isinstance(module, GlobalSubsampledAttention):
-            keys = _representatives_of(module, x)
-            query_weight, key_value_weight = module.q.weight.float(), module.kv.weight.float()
-            query_bias, key_value_bias = (_float(layer.bias) for layer in (module.q, module.kv))
+            keys = representatives_of(module, x)
         else:
             raise ValueError(f'{type(module).__name__} is neither local nor global sub-sampled attention')
-        query = F.linear(x[row, column], query_weight, query_bias).view(module.num_heads, -1)
+        query_layer, key_value_layer = projections_of(module)
+        query = F.linear(x[row, column], *query_layer).view(module.num_heads, -1)
         rows, columns, channels = keys.shape
-        projected = F.linear(keys.reshape(-1, channels), key_value_weight, key_value_bias)
+        projected = F.linear(keys.reshape(-1, channels), *key_value_layer)
         key, value = projected.view(rows * columns, 2, module.num_heads, -1).permute(1, 2, 0, 3)  # (heads, N, d)
         scores = (key @ query[:, :, None]).squeeze(-1) / query.shape[1] ** 0.5
         return scores.softmax(dim=-1).view(-1, rows, columns), value.unflatten(1, (rows, columns))
 
 
+def projections_of(
+    module: LocallyGroupedSelfAttention | GlobalSubsampledAttention,
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    """Weight and bias in float32 of the projection to queries, (C, C), and of that to keys and values, (2 C, C)."""
+    if isinstance(module, GlobalSubsampledAttention):
+        query, key_value = ((layer.weight.float(), _float(layer.bias)) for layer in (module.q, module.kv))
+        return query, key_value
+    weight, bias, dim = module.qkv.weight.float(), _float(module.qkv.bias), module.qkv.in_features
+    return (weight[:dim], None if bias is None else bias[:dim]), (weight[dim:], None if bias is None else bias[dim:])
+
+
 def _window_of(module: LocallyGroupedSelfAttention, x: Tensor, row: int, column: int) -> Tensor:
     """The tokens that a token of LSA attends to: its window, with the padding tokens where these attend."""
-    size = module.window_size
-    top, left = row // size * size, column // size * size
-    window = x[top : top + size, left : left + size]
-    if padding_attends(module.window_padding, x.shape[0], x.shape[1], size):
-        window = pad_to_windows(window[None], size)[0]
+    rows, columns = as_pair(module.window_size)
+    top, left = row // rows * rows, column // columns * columns
+    window = x[top : top + rows, left : left + columns]
+    if padding_attends(module.window_padding, x.shape[0], x.shape[1], (rows, columns)):
+        window = pad_to_windows(window[None], (rows, columns))[0]
     return window
 
 
-def _representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
-    """The representatives of all sub-windows: (H, W, C) -> (H / sr, W / sr, C)."""
-    if module.sr_ratio == 1:
+def representatives_of(module: GlobalSubsampledAttention, x: Tensor) -> Tensor:
+    """What the keys of GSA are made of, one for each sub-window: (H, W, C) -> (H / rows, W / columns, C)."""
+    if not module.subsamples:
         return x
     # The layers themselves are not called: their hooks must not see what is computed only for a figure.
-    tokens = F.conv2d(x.permute(2, 0, 1)[None], module.sr.weight.float(), _float(module.sr.bias), module.sr_ratio)
+    tokens = x.permute(2, 0, 1)[None]
+    layers: Any = module.sr if isinstance(module.sr, nn.Sequential) else [module.sr]
+    for layer in layers:
+        if isinstance(layer, nn.AvgPool2d):
+            tokens = F.avg_pool2d(tokens, layer.kernel_size)
+        else:
+            weight, bias = layer.weight.float(), _float(layer.bias)
+            tokens = F.conv2d(tokens, weight, bias, layer.stride, groups=layer.groups)
     norm = module.norm
     return F.layer_norm(
         tokens[0].permute(1, 2, 0), norm.normalized_shape, _float(norm.weight), _float(norm.bias), norm.eps

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .attention_maps import AttentionMap
+from .attention_rollout import Rollout
 from .inspection import Inspection
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def shown(inspection: Inspection, attention: AttentionMap) -> Box:
     """What a panel shows: the whole window (LSA), or all that the network sees (GSA)."""
     if attention.kind == 'GSA':
         return view(inspection)
-    return tokens_box(inspection, attention.stride, *attention.origin, attention.side, attention.side)
+    return tokens_box(inspection, attention.stride, *attention.origin, *attention.size)
 
 
 def without_key(inspection: Inspection, attention: AttentionMap) -> list[Box]:
@@ -94,9 +95,7 @@ def draw_weights(
 
     stride = attention.stride
     keys = _keys(inspection, attention)
-    grey = inspection.image @ np.array([0.299, 0.587, 0.114])
-    # Less contrast: the image must be recognisable, but lightness shows the weights.
-    axis.imshow(40 + 0.7 * grey, cmap='gray', vmin=0, vmax=255, extent=image_extent(inspection))
+    _draw_grey(axis, inspection)
     heat = axis.imshow(
         values, cmap='viridis', vmin=0, vmax=largest, alpha=0.62, extent=keys.extent, interpolation='nearest'
     )
@@ -107,7 +106,7 @@ def draw_weights(
             axis.add_patch(Rectangle(part[:2], *part[2:], fill=False, hatch='//', edgecolor='white', linewidth=0))
     local = pick(inspection.maps, attention.stage, attention.point, 'LSA')
     if attention.kind == 'GSA' and local is not None and not is_small:
-        window = tokens_box(inspection, stride, *local.origin, local.side, local.side)
+        window = tokens_box(inspection, stride, *local.origin, *local.size)
         _outline(axis, window, 'white', 1.5, linestyle=DASHED)
     for part in without_key(inspection, attention):
         axis.add_patch(Rectangle(part[:2], *part[2:], facecolor=NO_KEY, linewidth=0))
@@ -118,6 +117,37 @@ def draw_weights(
     if not is_small:
         mark(axis, *in_image(inspection, attention.point))
     return heat
+
+
+def draw_rollout(axis: 'Axes', inspection: Inspection, rollout: Rollout, most: float) -> 'AxesImage':
+    """Draw the shares of a rollout over the image, relative to the average pixel, on a logarithmic scale.
+
+    Args:
+        axis: Axes of the panel.
+        inspection: The image.
+        rollout: The rollout.
+        most: What the light end of the colours stands for. The dark end stands for the average, 1, and all below.
+
+    Returns:
+        The heat map.
+    """
+    from matplotlib.colors import LogNorm
+
+    _draw_grey(axis, inspection)
+    box = view(inspection)
+    relative = np.clip(rollout.shares * rollout.shares.size, 1, most)
+    scale = LogNorm(1, most)
+    heat = axis.imshow(relative, cmap='viridis', norm=scale, alpha=0.62, extent=box.extent, interpolation='nearest')
+    frame(axis, box)
+    _outline(axis, tokens_box(inspection, rollout.stride, *rollout.token, 1, 1), TOKEN, 2)
+    mark(axis, *in_image(inspection, rollout.point))
+    return heat
+
+
+def _draw_grey(axis: 'Axes', inspection: Inspection) -> None:
+    """The image in grey, with less contrast: it must be recognisable, but lightness shows what lies over it."""
+    grey = inspection.image @ np.array([0.299, 0.587, 0.114])
+    axis.imshow(40 + 0.7 * grey, cmap='gray', vmin=0, vmax=255, extent=image_extent(inspection))
 
 
 def image_extent(inspection: Inspection) -> tuple[float, float, float, float]:
@@ -146,7 +176,7 @@ def outlined(width: float) -> dict:
 
 def _keys(inspection: Inspection, attention: AttentionMap) -> Box:
     """Where the keys lie."""
-    rows, columns = (number * attention.key_side for number in attention.weights.shape[1:])
+    rows, columns = (number * side for number, side in zip(attention.weights.shape[1:], attention.key_size))
     return tokens_box(inspection, attention.stride, *attention.origin, rows, columns)
 
 

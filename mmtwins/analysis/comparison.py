@@ -1,13 +1,13 @@
 """The published windows beside those calibrated for each image size: parameters, MACs and time of the backbone."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..markdown import markdown_table
 from ..models.backbone import TwinsSVTBackbone
-from .cost import PUBLISHED_SR_RATIOS, backbone_macs, calibrate
+from .cost import calibrate, setting_of
 from .timing import time_forward
 
 
@@ -24,7 +24,12 @@ class Comparison(NamedTuple):
 
 
 def compare_calibrated(
-    arch: str, sides: Sequence[int], measure: bool = False, device: str | torch.device = 'cpu', min_seconds: float = 2.0
+    arch: str,
+    sides: Sequence[int],
+    measure: bool = False,
+    device: str | torch.device = 'cpu',
+    min_seconds: float = 2.0,
+    subsampling: str = 'conv',
 ) -> list[Comparison]:
     """Compare the published windows with those calibrated for each image size.
 
@@ -34,23 +39,28 @@ def compare_calibrated(
         measure: Whether to time the whole backbone on one image too.
         device: Where to run.
         min_seconds: Time to spend on each, at least one run.
+        subsampling: Of the calibrated windows.
 
     Returns:
-        Two rows per side: ``'k = 7'``, the published windows and ratios, and ``'calibrated'``.
+        Two rows per side: ``'k = 7'``, the published windows and ratios, and ``'calibrated'``, or ``'calibrated, pool'``
+        and so on for another sub-sampling than the published one.
     """
     rows = []
     for side in sides:
-        published = dict(window_sizes=(7, 7, 7, 7), sr_ratios=PUBLISHED_SR_RATIOS)
-        compared: dict[str, dict[str, Any]] = {'k = 7': published, 'calibrated': calibrate(arch, side, side)}
-        for setting, windows in compared.items():
-            macs = sum(sum(stage.values()) for stage in backbone_macs(arch, side, side, **windows))
+        calibrated = calibrate(arch, side, side, subsampling=subsampling)
+        name = 'calibrated' if subsampling == 'conv' else f'calibrated, {subsampling}'
+        compared = {
+            'k = 7': setting_of(arch, side, side),
+            name: setting_of(arch, side, side, **calibrated, subsampling=subsampling),
+        }
+        for setting, known in compared.items():
             seconds = None
-            with torch.device(device if measure else 'meta'):
-                model = TwinsSVTBackbone(arch=arch, **windows)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
             if measure:
+                with torch.device(device):
+                    model = TwinsSVTBackbone(arch=arch, **known.arguments)
                 seconds = time_forward(model, torch.randn(1, 3, side, side, device=device), min_seconds)
-            rows.append(Comparison(side, setting, parameters=parameters, macs=macs, seconds=seconds, **windows))
+            windows = (known.window_sizes, known.sr_ratios)
+            rows.append(Comparison(side, setting, *windows, known.parameters, known.macs, seconds))
     return rows
 
 

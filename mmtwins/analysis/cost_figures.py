@@ -1,8 +1,8 @@
-"""Charts of what attention costs over window side and image size."""
+"""Charts of what attention costs over window side and image size, and of the settings to choose from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ..plotting import INK, LINES, make_figure, save_figure, use_plain_log_ticks
 from .comparison import Comparison
 from .cost import gsa_cost, lsa_cost
 from .cost_report import StageReport
+from .front import DEAR, Setting
 from .timing import Measurement
 
 if TYPE_CHECKING:
@@ -94,6 +95,65 @@ def draw_comparison(rows: Sequence[Comparison], path: str | Path) -> Path:
         use_plain_log_ticks(axis, sorted({row.side for row in rows}))
         axis.legend(frameon=False)
     return save_figure(figure, path)
+
+
+def draw_front(fronts: Mapping[str, Sequence[Setting]], published: Setting, path: str | Path) -> Path:
+    """Draw Pareto fronts: MACs over parameters with keys as colours, and the fewest MACs over keys.
+
+    Args:
+        fronts: Settings by kind of sub-sampling, see :func:`mmtwins.analysis.cost.pareto_front`.
+        published: What to compare with.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, ((left, right),) = make_figure(1, 2, width=5.2, height=4.0)
+    limit = max(DEAR * min(front[0].macs for front in fronts.values()), 1.1 * published.macs)
+    drawn = {kind: [one for one in front if one.macs <= limit] for kind, front in fronts.items()}
+    keys = [one.keys for front in drawn.values() for one in front]
+    norm = LogNorm(min(keys), max(max(keys), min(keys) + 1))
+    styles = dict(zip(fronts, zip(LINES, 'osD^', ('-', '--', ':', '-.'))))
+    for kind, front in drawn.items():
+        colour, marker, style = styles[kind]
+        values = [[one.parameters / 1e6 for one in front], [one.macs / 1e9 for one in front]]
+        dots = left.scatter(
+            *values, c=[one.keys for one in front], norm=norm, marker=marker, s=30, linewidths=0.5, edgecolors=INK
+        )
+        left.scatter([], [], marker=marker, color='white', edgecolors=INK, label=f'{kind} ({len(front)})')
+        fewest = _fewest_macs(front)
+        right.step(*zip(*fewest), where='pre', color=colour, linestyle=style)
+        right.plot(*zip(*fewest), marker, color=colour, markersize=5, label=kind)
+    star: dict[str, Any] = dict(
+        marker='*', markersize=13, color='white', markeredgecolor=INK, linestyle='', label='k = 7'
+    )
+    left.plot(published.parameters / 1e6, published.macs / 1e9, **star)
+    right.plot(published.keys, published.macs / 1e9, **star)
+    left.set(xlabel='parameters (M)', title='settings that no other beats')
+    right.set(xlabel='keys that each token sees at least', title='fewest MACs for so many keys')
+    marks = [mark for mark in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if mark > 0.8 * min(keys)]
+    use_plain_log_ticks(right, marks, max(keys))
+    for axis in (left, right):
+        axis.set_ylabel('MACs of one image (G)')
+        axis.grid(alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+        axis.legend(
+            loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False, handletextpad=0.2, columnspacing=1
+        )
+    bar = figure.colorbar(dots, ax=left, label='keys')
+    ticks = sorted({*keys}, reverse=True)[:: max(1, len({*keys}) // 5)]
+    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
+    bar.ax.minorticks_off()
+    return save_figure(figure, path)
+
+
+def _fewest_macs(front: Sequence[Setting]) -> list[tuple[int, float]]:
+    """Keys and the fewest GMACs of a setting that has so many keys or more, by rising keys."""
+    return [
+        (keys, min(one.macs for one in front if one.keys >= keys) / 1e9) for keys in sorted({one.keys for one in front})
+    ]
 
 
 def draw_attention_idea(path: str | Path, side: int = 12, k: int = 4) -> Path:

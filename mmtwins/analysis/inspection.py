@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .attention_maps import AttentionMap, capture_attention, find_backbone
+from .attention_rollout import Rollout, roll_out
 
 
 class Inspection(NamedTuple):
@@ -20,6 +21,7 @@ class Inspection(NamedTuple):
         features: Stage, counted from 1: its output, (C_i, H_i, W_i), for the stages that the backbone returns.
         input_size: Height and width of the network's input, in pixels; what lies beyond the resized image is padding.
         scale: Pixels of the network's input per pixel of the image, along x and y.
+        rollouts: As :func:`roll_out` returns them, or none.
     """
 
     image: np.ndarray
@@ -27,6 +29,7 @@ class Inspection(NamedTuple):
     features: dict[int, np.ndarray]
     input_size: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
+    rollouts: Sequence[Rollout] = ()
 
 
 @torch.no_grad()
@@ -36,6 +39,7 @@ def inspect_image(
     points: Sequence[tuple[int, int]],
     stages: Sequence[int] | None = None,
     blocks: Sequence[int] | str = 'last',
+    rollout: bool = False,
 ) -> Inspection:
     """Run a model's backbone on an image, prepared by the config's test pipeline, and see what points attend to.
 
@@ -45,9 +49,10 @@ def inspect_image(
         points: (x, y) in pixels of the image.
         stages: See :func:`capture_attention`.
         blocks: See :func:`capture_attention`.
+        rollout: Whether to compute the attention rollout of the points, too; it starts from the output of each stage.
 
     Returns:
-        Image, maps and features.
+        Image, maps, features and rollouts.
 
     Raises:
         ValueError: The image cannot be read, a point is outside, or the test pipeline crops or flips.
@@ -70,12 +75,14 @@ def inspect_image(
     moved = [((x + 0.5) * scale[0], (y + 0.5) * scale[1]) for x, y in points]
     with capture_attention(backbone, moved, stages, blocks) as maps:
         features = backbone(data['inputs'])
+    rollouts = roll_out(backbone, data['inputs'], moved, stages) if rollout else ()
     return Inspection(
         np.ascontiguousarray(picture[..., ::-1]),
         maps,
         {index + 1: feature[0].float().cpu().numpy() for index, feature in zip(backbone.out_indices, features)},
         tuple(data['inputs'].shape[2:]),
         scale,
+        rollouts,
     )
 
 

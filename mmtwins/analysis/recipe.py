@@ -27,7 +27,7 @@ def find_published_run(cfg: Config) -> PublishedRun | None:
     model, backbone, decode_head = (section(cfg, 'model', *keys) for keys in ((), ('backbone',), ('decode_head',)))
     head = _HEADS.get(type_of(decode_head) or type_of(model))
     family, arch = _FAMILIES.get(type_of(backbone)), backbone.get('arch', 'small')
-    if family is None or not isinstance(arch, str) or {'window_sizes', 'sr_ratios'} & set(backbone):
+    if family is None or not isinstance(arch, str) or {'window_sizes', 'sr_ratios', 'subsampling'} & set(backbone):
         return None
     dataset = type_of(section(cfg, 'train_dataloader', 'dataset'))
     size = str(section(model, 'data_preprocessor').get('size')).strip('[]()')

@@ -10,12 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..installing import package_of
 from ..models.architectures import ARCHITECTURES
 from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
 
 OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
-PEERS = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain', 'timm': 'timm'}  # distribution by module
+PEERS = {name: package_of(name) for name in ('mmseg', 'mmpretrain', 'timm')}  # package by module
 DROP_PATH_RATE = 0.2
 _torchvision: torch.library.Library  # of _import_torchvision
 

@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--heads', action='store_true', help='also draw each head (default: only their average)')
     parser.add_argument('--features', action='store_true', help='also draw the output of each stage, as colours')
+    parser.add_argument(
+        '--rollout',
+        action='store_true',
+        help='also draw which parts of the image the output of each stage depends on, through all blocks before it',
+    )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -71,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             inferencer = load_inferencer(args.config, args.checkpoint, args.device, args.cfg_options)
             step()
             for image, target in targets:
-                inspection = inspect_image(inferencer, image, args.points, args.stages, args.block)
+                inspection = inspect_image(inferencer, image, args.points, args.stages, args.block, args.rollout)
                 written.append(draw_attention(inspection, str(target), args.heads, args.features))
                 step()
     print(*(f'Wrote {path}' for path in written), sep='\n')

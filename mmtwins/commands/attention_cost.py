@@ -9,6 +9,7 @@ from ..models.architectures import ARCHITECTURES
 from .bars import follow
 
 ARCHS = tuple(ARCHITECTURES)
+SUBSAMPLINGS = ('conv', 'separable', 'pool')  # as mmtwins.models.subsampling has them, which imports torch
 SIDES = (224, 512, 1024, 2048)
 
 
@@ -31,6 +32,17 @@ def add_arguments(parser: 'argparse._ActionsContainer') -> None:
         f'(default: {" ".join(map(str, SIDES))})',
     )
     parser.add_argument(
+        '--front',
+        action='store_true',
+        help='instead, list and draw the windows and sub-windows that no others beat in MACs, parameters and keys, and '
+        'write all of them into front.json (default: the cost over k)',
+    )
+    parser.add_argument(
+        '--subsampling',
+        choices=SUBSAMPLINGS,
+        help='how a sub-window becomes one key in calibrated windows (default: conv; with --front all three)',
+    )
+    parser.add_argument(
         '--update',
         metavar='MARKDOWN',
         help='write the table of --compare into this file, between its markers (default: nowhere)',
@@ -47,7 +59,36 @@ def show(args: argparse.Namespace) -> None:
 
     with readable_errors():
         check_device(args.device)
-        _show_costs(args) if args.compare is None else _show_comparison(args)
+        if args.front:
+            _show_front(args)
+        elif args.compare is None:
+            _show_costs(args)
+        else:
+            _show_comparison(args)
+
+
+def _show_front(args: argparse.Namespace) -> None:
+    import json
+
+    from rich.console import Console
+
+    from ..analysis.cost import pareto_front, setting_of
+    from ..analysis.cost_figures import draw_front
+    from ..analysis.front_report import front_data, front_table
+
+    height, width = args.size
+    kinds = [args.subsampling] if args.subsampling else SUBSAMPLINGS
+    fronts = {kind: pareto_front(args.arch, height, width, subsampling=kind) for kind in kinds}
+    published = setting_of(args.arch, height, width)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    number = ', '.join(f'{kind} {len(front)}' for kind, front in fronts.items())
+    title = f'Twins-SVT {args.arch}, {height} x {width} pixels; some of the settings that no other beats ({number})'
+    console.print(front_table(fronts, published, title))
+    path = Path(args.out) / 'front.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(front_data(fronts), indent=1) + '\n')
+    console.print(f'Wrote {path}')
+    console.print(f'Wrote {draw_front(fronts, published, Path(args.out) / "front.png")}')
 
 
 def _show_costs(args: argparse.Namespace) -> None:
@@ -60,7 +101,9 @@ def _show_costs(args: argparse.Namespace) -> None:
 
     height, width = args.size
     stages = report_costs(args.arch, height, width, args.k)
-    calibrated = calibrate(args.arch, height, width)
+    calibrated: dict = calibrate(args.arch, height, width, subsampling=args.subsampling or 'conv')
+    if args.subsampling:
+        calibrated['subsampling'] = repr(args.subsampling)
     measured = None
     if args.measure:
         measured = [
@@ -86,7 +129,7 @@ def _show_comparison(args: argparse.Namespace) -> None:
 
     rows = []
     for side in follow(args.compare or SIDES, 'comparing'):
-        rows += compare_calibrated(args.arch, [side], args.measure, args.device)
+        rows += compare_calibrated(args.arch, [side], args.measure, args.device, subsampling=args.subsampling or 'conv')
     lines = comparison_table(rows)
     if args.measure:
         what = 'Time' if args.device.startswith('cuda') else 'Time: processor time of one thread,'

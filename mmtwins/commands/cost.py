@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.config is not None:
         if args.size is None:
             refuse(__name__, f'{args.config} needs the size of an image: give --size HxW, such as 512x512')
-        if args.measure or args.compare is not None or args.update:
-            refuse(__name__, '--measure, --compare and --update are for the cost of attention: leave the config out')
+        if args.measure or args.compare is not None or args.update or args.front or args.subsampling:
+            names = '--measure, --compare, --update, --front and --subsampling'
+            refuse(__name__, f'{names} are for the cost of attention: leave the config out')
         register()
         model_cost.show(args)
         return
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse(__name__, f'--k {args.k}: give a side of at least 1 token')
     if args.update and args.compare is None:
         refuse(__name__, '--update goes with --compare')
+    if args.front and (args.compare is not None or args.measure):
+        refuse(__name__, '--front counts for one --size: leave --compare and --measure out')
     args.size = args.size or (224, 224)
     register()
     attention_cost.show(args)

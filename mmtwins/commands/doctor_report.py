@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..installing import package_of
 from .examination import ESSENTIAL, MODULES, OPTIONAL
 
 SHOWN = 5  # largest number of entries of a cache to list
@@ -26,7 +27,10 @@ def show(report: Mapping[str, Any]) -> None:
     table = Table('package', 'version', title='Packages', title_justify='left')
     for name in MODULES:
         if not (name in OPTIONAL and tried[name].get('missing')):
-            table.add_row(name, _say(tried[name], tried[name].get('version', '')))
+            fork = package_of(name).startswith('onedl')
+            table.add_row(
+                f'{name} ({package_of(name)})' if fork else name, _say(tried[name], tried[name].get('version', ''))
+            )
     console.print(table)
     absent = [name for name in OPTIONAL if tried[name].get('missing')]
     if absent:

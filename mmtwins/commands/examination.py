@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..installing import how_to_install
+from ..installing import how_to_install, package_of
 from .bars import follow
 from .probes import PROBES, cache_folders, describe_cache, free_bytes, probe
 from .table import COMMANDS
@@ -153,12 +153,12 @@ def _remedies(tried: dict[str, dict[str, Any]]) -> Iterable[str]:
     if works['mmcv'] and not works['mmcv operators']:
         yield (
             f"mmcv's compiled operators do not run ({tried['mmcv operators']['failure']}): they must be built for this torch, "
-            f'`pip uninstall mmcv`, then {how_to_install("all")}'
+            f'`pip uninstall {package_of("mmcv")}`, then {how_to_install("all")}'
         )
     elif works['mmcv operators'] and not works['mmcv operators on the GPU']:
         yield (
             f"mmcv's operators do not run on the GPU ({tried['mmcv operators on the GPU']['failure']}), which Mask R-CNN needs "
-            f'there: `pip uninstall mmcv`, and with `nvcc` of the CUDA that torch is built for and FORCE_CUDA=1 '
+            f'there: `pip uninstall {package_of("mmcv")}`, and with `nvcc` of the CUDA that torch is built for and FORCE_CUDA=1 '
             f'{how_to_install("all")}'
         )
     if works['torch'] and works['mmengine'] and not works['backbone']:

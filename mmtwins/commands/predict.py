@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..inference.writers import ResultWriter
 
     # OpenCV stays silent about files that cannot be read: we print a line for each.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    set_log_level = cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel  # of OpenCV 4, 5
+    set_log_level(0)
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     with readable_errors():
         if Path(args.out).exists() and not Path(args.out).is_dir():

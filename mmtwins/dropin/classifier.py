@@ -9,7 +9,9 @@ from ..models.architectures import check_choice, check_per_stage, check_rates, r
 from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.block import recompute
 from ..models.layers import MIN_INPUT_SIDE, check_images, drop_path_rates, init_weights, patch_size, stage_stride
+from ..models.subsampling import subsampling_per_stage
 from ..models.windows import WINDOW_PADDINGS
+from ..models.windows import Size as Window
 from .feature_maps import take_indices
 from .tokens import Size, TokenBlock, TokenPatchEmbed, TokenPositionEncoding, to_map
 
@@ -27,8 +29,10 @@ class Twins(nn.Module):
         depths: Blocks per stage.
         num_heads: Attention heads per stage.
         mlp_ratios: Hidden channels of the MLP per token channel, per stage.
-        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
-        wss: Side of an LSA window per stage, in tokens; None has GSA in every block (PCPVT).
+        sr_ratios: Side of the sub-window that one GSA key and value summarises, or its rows and columns, per stage, in tokens.
+        subsampling: How a sub-window becomes one key: ``'conv'``, ``'separable'`` or ``'pool'``, see
+            :class:`mmtwins.models.attention.GlobalSubsampledAttention`; one for all stages, or one per stage.
+        wss: Side of an LSA window, or its rows and columns, per stage, in tokens; None has GSA in every block (PCPVT).
         window_padding: What LSA does where a window side does not divide the map, see
             :class:`mmtwins.models.attention.LocallyGroupedSelfAttention`; timm pads with zeros.
         img_size: Side, or height and width, of the images in pixels. Checked as in timm; the model takes all sizes.
@@ -55,8 +59,9 @@ class Twins(nn.Module):
         depths: Sequence[int],
         num_heads: Sequence[int],
         mlp_ratios: Sequence[float],
-        sr_ratios: Sequence[int] = (8, 4, 2, 1),
-        wss: Sequence[int] | None = None,
+        sr_ratios: Sequence[Window] = (8, 4, 2, 1),
+        subsampling: str | Sequence[str] = 'conv',
+        wss: Sequence[Window] | None = None,
         window_padding: str = 'zero',
         img_size: int | Sequence[int] = 224,
         patch_size: int = 4,
@@ -72,9 +77,10 @@ class Twins(nn.Module):
         super().__init__()
         arch = dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads, mlp_ratios=mlp_ratios)
         resolve_architecture(arch, {})
-        check_per_stage('sr_ratios', sr_ratios, len(depths))
+        check_per_stage('sr_ratios', sr_ratios, len(depths), allow_pairs=True)
+        subsampling = subsampling_per_stage(subsampling, len(depths))
         if wss is not None:
-            check_per_stage('wss', wss, len(depths))
+            check_per_stage('wss', wss, len(depths), allow_pairs=True)
         check_choice('window_padding', window_padding, tuple(WINDOW_PADDINGS))
         check_choice('global_pool', global_pool, POOLS)
         check_rates(drop_rate=drop_rate, pos_drop_rate=pos_drop_rate, proj_drop_rate=proj_drop_rate)
@@ -98,7 +104,10 @@ class Twins(nn.Module):
         def make_attention(i: int, j: int) -> nn.Module:
             rates: dict[str, Any] = dict(attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
             if wss is None or j % 2 == 1:
-                return _ordered(GlobalSubsampledAttention(embed_dims[i], num_heads[i], sr_ratios[i], **rates))
+                gsa = GlobalSubsampledAttention(
+                    embed_dims[i], num_heads[i], sr_ratios[i], subsampling=subsampling[i], **rates
+                )
+                return _ordered(gsa)
             return LocallyGroupedSelfAttention(embed_dims[i], num_heads[i], wss[i], window_padding, **rates)
 
         drop_paths = iter(drop_path_rates(drop_path_rate, sum(depths)))
@@ -182,7 +191,7 @@ class Twins(nn.Module):
         self, x: Tensor, taken: Sequence[int], num_run: int, norm: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the first stages: the tokens of the last stage, or the map of another one, and the maps of those taken."""
-        check_images(x, self.in_chans, MIN_INPUT_SIDE, 'set in_chans')
+        check_images(x, self.in_chans, (MIN_INPUT_SIDE, MIN_INPUT_SIDE), 'set in_chans')
         maps = []
         for i in range(num_run):
             tokens, size = self._run_stage(i, x)
@@ -280,7 +289,7 @@ class Twins(nn.Module):
 
 def _ordered(attn: GlobalSubsampledAttention) -> GlobalSubsampledAttention:
     """Put the sub-sampling last, as in timm: optimizers number the weights, and their states are loaded by the numbers."""
-    if attn.sr_ratio > 1:
+    if attn.subsamples:
         sr, norm = attn.sr, attn.norm
         del attn.sr, attn.norm
         attn.sr, attn.norm = sr, norm

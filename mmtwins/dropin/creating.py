@@ -53,8 +53,8 @@ def create_model(
         out_indices: The stages that it returns; all for None.
         device: Where to build the model.
         dtype: Type of its weights.
-        **arguments: Those of the class, such as ``num_classes``, ``in_chans``, ``global_pool``, ``drop_path_rate``, ``wss`` or
-            ``window_padding``; None counts as not given. ``exportable`` and ``no_jit`` of timm have no effect.
+        **arguments: Those of the class, such as ``num_classes``, ``in_chans``, ``global_pool``, ``drop_path_rate``, ``wss``,
+            ``window_padding`` or ``subsampling``; None counts as not given. ``exportable`` and ``no_jit`` of timm have no effect.
 
     Returns:
         The model, in training mode.

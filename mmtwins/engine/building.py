@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from mmengine.config import Config
@@ -147,8 +147,13 @@ def _explain(error: Exception, cfg: Config, frame: dict[str, Any] | None, doing:
 
 def _is_ours(error: Exception) -> bool:
     """Whether code of this package raised a sentence for the user."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError | OSError) and bool(frames) and 'mmtwins' in Path(frames[-1].filename).parts
+    modules = [_module(frame) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError | OSError) and bool(modules) and modules[-1][0] == 'mmtwins'
+
+
+def _module(frame: FrameType) -> list[str]:
+    """The parts of the name of the module whose code runs in a frame. Its path may lie in a folder named like a library."""
+    return str(frame.f_globals.get('__name__', '')).split('.')
 
 
 def _explain_type(given: Any, registry: Any, error: Exception) -> str:
@@ -215,12 +220,16 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _place_in_code(error: Exception) -> str:
     """Where in the libraries it happened."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parts = Path(frame.filename).parts
-        library = next((name for name in LIBRARIES if name in parts), None)
-        if library and 'registry' not in parts and frame.filename != __file__:
-            path = '/'.join(parts[len(parts) - 1 - parts[::-1].index(library) :])
-            return f' in {path}, line {frame.lineno}'
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module, parts = _module(frame), Path(frame.f_code.co_filename).parts
+        if (
+            module[0] in LIBRARIES
+            and module[0] in parts
+            and 'registry' not in module
+            and frame.f_globals is not globals()
+        ):
+            path = '/'.join(parts[len(parts) - 1 - parts[::-1].index(module[0]) :])
+            return f' in {path}, line {line}'
     return ''
 
 

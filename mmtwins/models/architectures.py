@@ -72,13 +72,23 @@ def is_sequence(values: object) -> bool:
 
 
 def check_per_stage(
-    name: str, values: Sequence, num_stages: int, kinds: tuple[type[int] | type[float], ...] = (int,)
+    name: str,
+    values: Sequence,
+    num_stages: int,
+    kinds: tuple[type[int] | type[float], ...] = (int,),
+    allow_pairs: bool = False,
 ) -> None:
-    """Refuse what is not one positive number per stage, with a ValueError."""
+    """Refuse what is not one positive number, or pair of them where these are allowed, per stage, with a ValueError."""
     if not is_sequence(values) or len(values) != num_stages or not num_stages:
         raise ValueError(f'{name}={values!r} does not match the {num_stages} stages: give one value per stage')
-    if not all(isinstance(value, kinds) and value > 0 for value in values):
-        raise ValueError(f'{name}={values!r}: give a positive {"number" if float in kinds else "integer"} per stage')
+    numbers: list = []
+    for value in values:
+        numbers += value if allow_pairs and is_sequence(value) and len(value) == 2 else [value]
+    if not all(isinstance(number, kinds) and number > 0 for number in numbers):
+        what = f'a positive {"number" if float in kinds else "integer"} per stage'
+        raise ValueError(
+            f'{name}={values!r}: give {what}{", or a pair of them (rows, columns)" if allow_pairs else ""}'
+        )
 
 
 def check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:

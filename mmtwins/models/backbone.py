@@ -31,7 +31,8 @@ from .layers import (
     patch_size,
     stage_stride,
 )
-from .windows import WINDOW_PADDINGS
+from .subsampling import subsampling_per_stage
+from .windows import WINDOW_PADDINGS, Size, as_pair
 
 
 class TwinsBackbone(BaseModule):
@@ -40,7 +41,8 @@ class TwinsBackbone(BaseModule):
     Args:
         architecture: ``embed_dims``, ``depths``, ``num_heads`` and ``mlp_ratios``, one value per stage each.
         make_attention: Attention on (B, H, W, C) for (stage, block), both counted from 0.
-        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
+        sr_ratios: Side of the sub-window that one GSA key and value summarises, or its rows and columns, per stage, in
+            tokens.
 
     The other arguments, what is raised and the source: see :class:`TwinsSVTBackbone`.
     """
@@ -50,7 +52,7 @@ class TwinsBackbone(BaseModule):
         *,
         architecture: Mapping[str, Sequence],
         make_attention: Callable[[int, int], nn.Module],
-        sr_ratios: Sequence[int],
+        sr_ratios: Sequence[Size],
         in_channels: int,
         patch_padding: str,
         drop_rate: float,
@@ -90,7 +92,7 @@ class TwinsBackbone(BaseModule):
         self.pos_block = nn.ModuleList()
         self.blocks = nn.ModuleList()
         self.norm_list = nn.ModuleList()
-        self.min_input_side = MIN_INPUT_SIDE
+        smallest = [MIN_INPUT_SIDE, MIN_INPUT_SIDE]  # height and width of an image: one sub-window in each stage
         for i in range(max(out_indices) + 1):
             dim, mlp_ratio = dims[i], architecture['mlp_ratios'][i]
             self.patch_embeds.append(PatchEmbed(in_channels, dim, patch_size(i), patch_padding))
@@ -103,8 +105,10 @@ class TwinsBackbone(BaseModule):
             )
             self.pos_block.append(PositionEncodingGenerator(dim))
             self.norm_list.append(nn.LayerNorm(dim, eps=1e-6) if norm_after_stage[i] else nn.Identity())
-            self.min_input_side = max(self.min_input_side, stage_stride(i) * sr_ratios[i])
+            smallest = [max(side, stage_stride(i) * sr) for side, sr in zip(smallest, as_pair(sr_ratios[i]))]
             in_channels = dim
+        self.min_input_size = smallest[0], smallest[1]
+        self.min_input_side = max(self.min_input_size)  # of a square
 
         self.apply(init_weights)
         self._freeze_stages()
@@ -122,7 +126,7 @@ class TwinsBackbone(BaseModule):
         Raises:
             ValueError: The image is too small or has another number of channels.
         """
-        check_images(x, self.in_channels, self.min_input_side)
+        check_images(x, self.in_channels, self.min_input_size)
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
         stages: Iterator[Any]  # nn.ModuleList does not say what it holds
@@ -164,9 +168,12 @@ class TwinsSVTBackbone(TwinsBackbone):
         arch: ``'small'``, ``'base'``, ``'large'``, or a dict of ``embed_dims``, ``depths``, ``num_heads`` and
             ``mlp_ratios`` with one value per stage.
         in_channels: Channels of the image.
-        window_sizes: Side of an LSA window per stage, in tokens.
-        sr_ratios: Side of the sub-window that one GSA key and value summarises per stage, in tokens.
-        window_padding: What LSA does where a window side does not divide the feature map: ``'masked'``, ``'zero'``
+        window_sizes: Side of an LSA window, or its rows and columns, per stage, in tokens: ``(7, (7, 14), 7, 7)``.
+        sr_ratios: Side of the sub-window that one GSA key and value summarises, or its rows and columns, per stage, in
+            tokens: ``(8, (4, 8), 2, 1)``.
+        subsampling: How the tokens of a sub-window become one key and value: ``'conv'`` (public code), ``'separable'`` or
+            ``'pool'``, see :class:`GlobalSubsampledAttention`; one for all stages, or one per stage.
+        window_padding: What LSA does where windows do not divide the feature map: ``'masked'``, ``'zero'``
             or ``'meituan'``, see :class:`LocallyGroupedSelfAttention`.
         patch_padding: What happens to rows and columns that do not fill a patch: ``'none'`` or ``'corner'``, see
             :class:`PatchEmbed`.
@@ -193,8 +200,9 @@ class TwinsSVTBackbone(TwinsBackbone):
         *,
         arch: str | Mapping[str, Sequence] = 'small',
         in_channels: int = 3,
-        window_sizes: Sequence[int] = (7, 7, 7, 7),
-        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        window_sizes: Sequence[Size] = (7, 7, 7, 7),
+        sr_ratios: Sequence[Size] = (8, 4, 2, 1),
+        subsampling: str | Sequence[str] = 'conv',
         window_padding: str = 'masked',
         patch_padding: str = 'none',
         qkv_bias: bool = True,
@@ -209,18 +217,21 @@ class TwinsSVTBackbone(TwinsBackbone):
     ) -> None:
         architecture = resolve_architecture(arch, ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
-        check_per_stage('window_sizes', window_sizes, len(dims))
-        check_per_stage('sr_ratios', sr_ratios, len(dims))
+        check_per_stage('window_sizes', window_sizes, len(dims), allow_pairs=True)
+        check_per_stage('sr_ratios', sr_ratios, len(dims), allow_pairs=True)
+        subsampling = subsampling_per_stage(subsampling, len(dims))
         check_choice('window_padding', window_padding, tuple(WINDOW_PADDINGS))
         check_rates(attn_drop_rate=attn_drop_rate)
 
         def make_attention(i: int, j: int) -> nn.Module:
-            rates = dict(attn_drop=attn_drop_rate, proj_drop=drop_rate)
+            rates: dict[str, Any] = dict(attn_drop=attn_drop_rate, proj_drop=drop_rate)
             if j % 2 == 0:
                 return LocallyGroupedSelfAttention(
                     dims[i], num_heads[i], window_sizes[i], window_padding, qkv_bias, **rates
                 )
-            return GlobalSubsampledAttention(dims[i], num_heads[i], sr_ratios[i], qkv_bias, **rates)
+            return GlobalSubsampledAttention(
+                dims[i], num_heads[i], sr_ratios[i], qkv_bias, subsampling=subsampling[i], **rates
+            )
 
         super().__init__(
             architecture=architecture,
@@ -257,7 +268,8 @@ class TwinsPCPVTBackbone(TwinsBackbone):
         *,
         arch: str | Mapping[str, Sequence] = 'small',
         in_channels: int = 3,
-        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        sr_ratios: Sequence[Size] = (8, 4, 2, 1),
+        subsampling: str | Sequence[str] = 'conv',
         patch_padding: str = 'none',
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -271,12 +283,13 @@ class TwinsPCPVTBackbone(TwinsBackbone):
     ) -> None:
         architecture = resolve_architecture(arch, PCPVT_ARCHITECTURES)
         dims, num_heads = architecture['embed_dims'], architecture['num_heads']
-        check_per_stage('sr_ratios', sr_ratios, len(dims))
+        check_per_stage('sr_ratios', sr_ratios, len(dims), allow_pairs=True)
+        subsampling = subsampling_per_stage(subsampling, len(dims))
         check_rates(attn_drop_rate=attn_drop_rate)
         super().__init__(
             architecture=architecture,
             make_attention=lambda i, _: GlobalSubsampledAttention(
-                dims[i], num_heads[i], sr_ratios[i], qkv_bias, attn_drop=attn_drop_rate, proj_drop=drop_rate
+                dims[i], num_heads[i], sr_ratios[i], qkv_bias, attn_drop_rate, drop_rate, subsampling[i]
             ),
             sr_ratios=sr_ratios,
             in_channels=in_channels,

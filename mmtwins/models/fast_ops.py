@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import Mlp
-from .windows import Region, merge_windows, padding_attends, partition_windows, window_regions
+from .windows import Region, as_pair, merge_windows, padding_attends, partition_windows, window_regions
 
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
 CHUNK_ELEMENTS = 2**19  # minimum attention weights per thread in a chunk: 2 MiB in float32
@@ -53,7 +53,8 @@ def run_mlp(mlp: Mlp, x: Tensor, saves_memory: bool = False) -> Tensor:
 
 def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
     """Local attention on (B, H, W, C): tokens are ordered by window once, and no padding token is projected."""
-    size = attn.window_size
+    size = as_pair(attn.window_size)
+    area = size[0] * size[1]
     attends = padding_attends(attn.window_padding, x.shape[1], x.shape[2], size)
 
     def run(band: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
             num_tokens = region.side_h * region.side_w
             qkv = qkv.unflatten(0, (-1, num_tokens)).unflatten(2, (3, attn.num_heads, -1))
             q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, N, d)
-            if attends and num_tokens < size**2:
-                k, v = _append_padding(k, v, attn.qkv.bias, size**2 - num_tokens)
+            if attends and num_tokens < area:
+                k, v = _append_padding(k, v, attn.qkv.bias, area - num_tokens)
             # The gradient of the fused kernel is slow in half precision.
             attend = _attend_unfused if q.dtype != torch.float32 and q.requires_grad else scaled_dot_product_attention
             outs.append(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -73,16 +74,13 @@ def attend_locally(attn: LocallyGroupedSelfAttention, x: Tensor) -> Tensor:
 
     if torch.is_grad_enabled():
         return run(x)
-    return in_bands(run, x, num_channels=3 * x.shape[3], multiple=size)
+    return in_bands(run, x, num_channels=3 * x.shape[3], multiple=size[0])
 
 
 def attend_globally(attn: GlobalSubsampledAttention, x: Tensor) -> Tensor:
     """Global sub-sampled attention on (B, H, W, C)."""
     heads, head_dim = attn.num_heads, x.shape[3] // attn.num_heads
-    representatives = x
-    if attn.sr_ratio > 1:
-        representatives = attn.norm(attn.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-    kv = linear(representatives, attn.kv.weight, attn.kv.bias).view(len(x), -1, 2, heads, head_dim)
+    kv = linear(attn.summarise(x), attn.kv.weight, attn.kv.bias).view(len(x), -1, 2, heads, head_dim)
     k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, M, d)
 
     def run(band: Tensor) -> Tensor:

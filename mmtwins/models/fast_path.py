@@ -42,14 +42,20 @@ EXPECTED_MLP: dict[str, type[nn.Module]] = dict(
 )
 EXPECTED_LSA: dict[str, type[nn.Module]] = dict(qkv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
 EXPECTED_GSA: dict[str, type[nn.Module]] = dict(q=nn.Linear, kv=nn.Linear, proj=nn.Linear, proj_drop=nn.Dropout)
-EXPECTED_SUBSAMPLING: dict[str, type[nn.Module]] = EXPECTED_GSA | dict(sr=nn.Conv2d, norm=nn.LayerNorm)
+# Beside those of GSA, by sub-sampling.
+EXPECTED_SUBSAMPLING: dict[str, dict[str, type[nn.Module]]] = {
+    'conv': EXPECTED_GSA | dict(sr=nn.Conv2d, norm=nn.LayerNorm),
+    'separable': EXPECTED_GSA | dict(sr=nn.Sequential, norm=nn.LayerNorm),
+    'pool': EXPECTED_GSA | dict(sr=nn.AvgPool2d, norm=nn.LayerNorm),
+}
+EXPECTED_SEPARABLE: dict[str, type[nn.Module]] = dict(depthwise=nn.Conv2d, pointwise=nn.Conv2d)
 KINDS: tuple[type[nn.Module], ...] = (
     LocallyGroupedSelfAttention,
     GlobalSubsampledAttention,
     *EXPECTED.values(),
     *EXPECTED_MLP.values(),
     *EXPECTED_LSA.values(),
-    *EXPECTED_SUBSAMPLING.values(),
+    *(kind for expected in EXPECTED_SUBSAMPLING.values() for kind in expected.values()),
 )
 FORWARDS: dict[type[nn.Module], Callable] = {kind: kind.forward for kind in KINDS}
 
@@ -124,7 +130,7 @@ def _is_plain_block(block: Any, dtype: torch.dtype) -> bool:
     if type(attn) is LocallyGroupedSelfAttention:
         expected = EXPECTED_LSA
     elif type(attn) is GlobalSubsampledAttention:
-        expected = EXPECTED_GSA if attn.sr_ratio == 1 else EXPECTED_SUBSAMPLING
+        expected = EXPECTED_SUBSAMPLING[attn.subsampling] if attn.subsamples else EXPECTED_GSA
     else:
         return False
     return (
@@ -132,6 +138,7 @@ def _is_plain_block(block: Any, dtype: torch.dtype) -> bool:
         and _are_plain(attn, expected, dtype)
         and _are_plain(block, EXPECTED, dtype)
         and _are_plain(block.mlp, EXPECTED_MLP, dtype)
+        and (expected.get('sr') is not nn.Sequential or _are_plain(attn.sr, EXPECTED_SEPARABLE, dtype))
         and block.mlp.act.approximate == 'none'
         and not (attn.training and attn.attn_drop)
     )

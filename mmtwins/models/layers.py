@@ -142,13 +142,13 @@ def init_weights(module: nn.Module) -> None:
 COLOURS = "set in_channels, or load grey images with color_type='color'"
 
 
-def check_images(x: Tensor, in_channels: int, min_side: int, remedy: str = COLOURS) -> None:
+def check_images(x: Tensor, in_channels: int, min_size: tuple[int, int], remedy: str = COLOURS) -> None:
     """Refuse what is no batch of images that a backbone can take.
 
     Args:
         x: Images, (B, in_channels, H, W).
         in_channels: Channels of an image.
-        min_side: Smallest height and width, in pixels.
+        min_size: Smallest height and width, in pixels.
         remedy: What to do about another number of channels.
 
     Raises:
@@ -156,8 +156,8 @@ def check_images(x: Tensor, in_channels: int, min_side: int, remedy: str = COLOU
     """
     if x.dim() != 4 or x.shape[1] != in_channels:
         raise ValueError(f'expected images of shape (B, {in_channels}, H, W), got {tuple(x.shape)}: {remedy}')
-    if min(x.shape[2:]) < min_side:
+    if x.shape[2] < min_size[0] or x.shape[3] < min_size[1]:
         raise ValueError(
             f'an image of {x.shape[2]} x {x.shape[3]} pixels is too small: the smallest input is '
-            f'{min_side} x {min_side} pixels; resize or pad it'
+            f'{min_size[0]} x {min_size[1]} pixels; resize or pad it'
         )

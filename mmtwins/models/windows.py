@@ -10,6 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Size = int | tuple[int, int]  # side of a window or sub-window, or its rows and columns, in tokens
+
+
+def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a window or sub-window, in tokens; a number is the side of a square."""
+    if isinstance(size, int):
+        return size, size
+    rows, columns = size
+    return rows, columns
+
+
 # By name: whether padding tokens attend, from whether the height and the width of a map need padding. Both are bool, or
 # boolean tensors where the size is a symbol, so the rules use &, | and ^.
 WINDOW_PADDINGS: dict[str, Callable] = {
@@ -20,19 +31,20 @@ WINDOW_PADDINGS: dict[str, Callable] = {
 }
 
 
-def padding_attends(window_padding: str, height: int, width: int, size: int) -> bool:
+def padding_attends(window_padding: str, height: int, width: int, size: Size) -> bool:
     """Whether the padding tokens that complete the windows at the border take part in attention.
 
     Args:
         window_padding: A key of :data:`WINDOW_PADDINGS`.
         height: H of the feature map, in tokens.
         width: W of the feature map, in tokens.
-        size: Side of a window, in tokens.
+        size: Side of a window, or its rows and columns, in tokens.
 
     Returns:
         False also where ``size`` divides H and W, so that there is no padding.
     """
-    pads_height, pads_width = bool(height % size), bool(width % size)
+    rows, columns = as_pair(size)
+    pads_height, pads_width = bool(height % rows), bool(width % columns)
     return (pads_height or pads_width) and WINDOW_PADDINGS[window_padding](pads_height, pads_width)
 
 
@@ -41,10 +53,11 @@ def num_windows(length: int, size: int) -> int:
     return (length + size - 1) // size
 
 
-def pad_to_windows(x: Tensor, size: int) -> Tensor:
+def pad_to_windows(x: Tensor, size: Size) -> Tensor:
     """Append zeros at the bottom and on the right: (B, H, W, C) -> (B, H', W', C), multiples of ``size``."""
-    height, width = x.shape[1:3]
-    return F.pad(x, (0, 0, 0, num_windows(width, size) * size - width, 0, num_windows(height, size) * size - height))
+    (height, width), (rows, columns) = x.shape[1:3], as_pair(size)
+    bottom, right = num_windows(height, rows) * rows - height, num_windows(width, columns) * columns - width
+    return F.pad(x, (0, 0, 0, right, 0, bottom))
 
 
 class Region(NamedTuple):
@@ -75,20 +88,21 @@ class Region(NamedTuple):
         return x.reshape(batch, self.height, self.width, windows.shape[2])
 
 
-def window_regions(height: int, width: int, size: int) -> list[Region]:
+def window_regions(height: int, width: int, size: Size) -> list[Region]:
     """Cut a feature map into regions of equal windows: the whole windows, and those that its borders cut off.
 
     Args:
         height: H, in tokens.
         width: W, in tokens.
-        size: Side of a whole window, in tokens.
+        size: Side of a whole window, or its rows and columns, in tokens.
 
     Returns:
         One to four regions, row by row: one where ``size`` divides both H and W, two where it divides one of them.
     """
-    rest_h, rest_w = height % size, width % size
-    rows = [(0, height - rest_h, size), (height - rest_h, rest_h, rest_h)]
-    columns = [(0, width - rest_w, size), (width - rest_w, rest_w, rest_w)]
+    whole_h, whole_w = as_pair(size)
+    rest_h, rest_w = height % whole_h, width % whole_w
+    rows = [(0, height - rest_h, whole_h), (height - rest_h, rest_h, rest_h)]
+    columns = [(0, width - rest_w, whole_w), (width - rest_w, rest_w, rest_w)]
     return [
         Region(top, left, region_h, region_w, side_h, side_w)
         for top, region_h, side_h in rows
@@ -145,34 +159,35 @@ class WindowOrder(NamedTuple):
     target: Tensor
 
 
-def order_by_index(batch: int, height: int, width: int, size: int, device: torch.device) -> WindowOrder:
+def order_by_index(batch: int, height: int, width: int, size: Size, device: torch.device) -> WindowOrder:
     """Cut a map into padded windows by indices: no operation depends on the size, so one graph serves all sizes.
 
     Args:
         batch: B.
         height: H, in tokens; an integer or a symbol, as the others.
         width: W, in tokens.
-        size: Side of a window, in tokens.
+        size: Side of a window, or its rows and columns, in tokens.
         device: Where to build the indices.
 
     Returns:
         The order.
     """
-    rows, columns, area = num_windows(height, size), num_windows(width, size), size**2
+    side_h, side_w = as_pair(size)
+    rows, columns, area = num_windows(height, side_h), num_windows(width, side_w), side_h * side_w
     window, inside = _divide(torch.arange(batch * rows * columns * area, device=device), area)
     image, window = _divide(window, rows * columns)
-    (row, column), (inside_h, inside_w) = _divide(window, columns), _divide(inside, size)
-    row, column = row * size + inside_h, column * size + inside_w
+    (row, column), (inside_h, inside_w) = _divide(window, columns), _divide(inside, side_w)
+    row, column = row * side_h + inside_h, column * side_w + inside_w
     source = (image * height + row.clamp(max=height - 1)) * width + column.clamp(max=width - 1)
     is_real = (row < height) & (column < width)
     row, column = _divide(torch.arange(batch * height * width, device=device), width)
     image, row = _divide(row, height)
-    (row, inside_h), (column, inside_w) = _divide(row, size), _divide(column, size)
+    (row, inside_h), (column, inside_w) = _divide(row, side_h), _divide(column, side_w)
     window = (image * rows + row) * columns + column
-    return WindowOrder(source, is_real, window * area + inside_h * size + inside_w)
+    return WindowOrder(source, is_real, window * area + inside_h * side_w + inside_w)
 
 
-def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size: int) -> Tensor:
+def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size: Size) -> Tensor:
     """Which keys of padded windows take part, for sizes that may be symbols.
 
     Args:
@@ -180,12 +195,12 @@ def key_mask(window_padding: str, is_real: Tensor, height: int, width: int, size
         is_real: Of :func:`order_by_index`.
         height: H of the map, in tokens.
         width: W of the map, in tokens.
-        size: Side of a window, in tokens.
+        size: Side of a window, or its rows and columns, in tokens.
 
     Returns:
         (B * windows * N,) bool.
     """
-    pads = [_as_tensor(length % size, is_real) > 0 for length in (height, width)]
+    pads = [_as_tensor(length % side, is_real) > 0 for length, side in zip((height, width), as_pair(size))]
     attends = WINDOW_PADDINGS[window_padding](*pads)
     if isinstance(attends, Tensor):
         return is_real | attends

@@ -85,19 +85,20 @@ def _shown(inspection: Inspection, found: AttentionMap) -> tuple[float, float, f
     height, width = inspection.image.shape[:2]
     if found.kind == 'GSA':
         return 0, 0, width, height
-    side = found.side * found.stride
+    rows, columns = (side * found.stride for side in found.size)
     row, column = (start * found.stride for start in found.origin)
-    left, top = (column - MARGIN * side) / inspection.scale[0], (row - MARGIN * side) / inspection.scale[1]
-    right = (column + (1 + MARGIN) * side) / inspection.scale[0]
-    bottom = (row + (1 + MARGIN) * side) / inspection.scale[1]
+    left, top = (column - MARGIN * columns) / inspection.scale[0], (row - MARGIN * rows) / inspection.scale[1]
+    right = (column + (1 + MARGIN) * columns) / inspection.scale[0]
+    bottom = (row + (1 + MARGIN) * rows) / inspection.scale[1]
     return max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
 
 
 def _spread(found: AttentionMap, weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The weight of the key at each place of a grid, (len(y), len(x)), and whether there is one."""
-    side = found.key_side * found.stride
-    row = np.floor((y - found.origin[0] * found.stride) / side).astype(int)
-    column = np.floor((x - found.origin[1] * found.stride) / side).astype(int)
+    row, column = (
+        np.floor((along - start * found.stride) / (side * found.stride)).astype(int)
+        for along, start, side in zip((y, x), found.origin, found.key_size)
+    )
     rows, columns = weights.shape
     has_key = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
     return weights[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)], has_key

@@ -19,7 +19,7 @@ from ..kept_results import Result, keep_result
 from .arms import backbone_of
 from .map_files import generate_maps
 
-CONFIG = 'segformer-head_twins-svt-toy_1xb8-800iters_toy-maps-256x256'
+CONFIG = 'segformer-head_twins-svt-toy_1xb8-300iters_toy-maps-256x256'
 SECONDS = 'processor_seconds'  # in MMEngine's message hub, and so in checkpoints
 
 
@@ -40,10 +40,10 @@ class Study:
 
     work_dir: Path
     results: Path
-    iterations: int = 800
+    iterations: int = 300
     finetuning: int = 100
-    num_train: int = 4000
-    num_val: int = 200
+    num_train: int = 2400
+    num_val: int = 100
     size: int = 256
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -19,8 +19,8 @@ MANIFEST = 'manifest.json'
 def generate_maps(
     root: str | Path,
     seed: int = 0,
-    num_train: int = 4000,
-    num_val: int = 200,
+    num_train: int = 2400,
+    num_val: int = 100,
     size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:

@@ -159,4 +159,4 @@ def _candidates(library: str, folder: str) -> list[str]:
 
 
 def _root(library: str) -> Path:
-    return Path(get_installed_path({'mmseg': 'mmsegmentation'}.get(library, library))) / '.mim' / 'configs'
+    return Path(get_installed_path(library)) / '.mim' / 'configs'

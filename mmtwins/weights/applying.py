@@ -14,6 +14,7 @@ from .fitting import AUXILIARY_HEAD, Fit, check_heads, check_values, fit_backbon
 from .formats import BLOCK, strip_wrappers, unwrap
 from .loading import load_safely, naming_checkpoint
 from .reporting import log_fit
+from .resizing import lacks_subsampling_alone
 
 NOT_NEEDED = (f'{AUXILIARY_HEAD}.', 'num_batches_tracked')  # for predictions; parts of names
 
@@ -138,7 +139,7 @@ def fit_on_load(backbone: nn.Module) -> None:
     """Let ``load_state_dict`` of a backbone, and of models that contain it, take any public Twins checkpoint.
 
     Weights in native names, all or a part, are PyTorch's business: it reports or refuses what is missing. Other formats,
-    classifiers and whole models are fitted first, see :func:`mmtwins.weights.fitting.fit_backbone`.
+    classifiers, whole models and other sub-samplings are fitted first, see :func:`mmtwins.weights.fitting.fit_backbone`.
 
     Args:
         backbone: Complete, as it was built.
@@ -155,7 +156,8 @@ def _fit_before_load(
     own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
     # MMEngine's PretrainedInit, named by class, loads here and only logs what does not fit. So all must fit.
     is_initialising = hasattr(module, '_params_init_info')
-    if _is_part(own, expected) and (len(own) == len(expected) or not is_initialising):
+    is_part = _is_part(own, expected) and not lacks_subsampling_alone(own, expected)
+    if is_part and (len(own) == len(expected) or not is_initialising):
         return
     try:
         fit = fit_backbone(own, expected)

@@ -53,7 +53,7 @@ class Fit:
         num_heads: Tensors of ``weights`` beside the backbone.
         dropped: Number of tensors of the checkpoint that are not loaded, by kind; no kind has none.
         fresh: Names of the backbone's stage norms that keep their initial values.
-        changes: Sub-sampling kernels of another size.
+        changes: Sub-samplings of another size or kind.
         misfits: Beside the backbone.
     """
 
@@ -85,8 +85,8 @@ def fit_backbone(state_dict: Mapping[str, Any], expected: Mapping[str, Tensor]) 
     """Pick the weights of a backbone out of any public Twins checkpoint.
 
     Documented differences are allowed: an ImageNet head, a final norm and stages after the last of ``out_indices``
-    are dropped; norms of the stages start fresh where the checkpoint has none but a classifier's; sub-sampling kernels
-    of another size are resized, see :func:`mmtwins.weights.resizing.fit_sr_kernels`.
+    are dropped; norms of the stages start fresh where the checkpoint has none but a classifier's; sub-samplings of another
+    size or kind are fitted, see :func:`mmtwins.weights.resizing.fit_sr_kernels`.
 
     Args:
         state_dict: Checkpoint in any format, of a backbone, a classifier or a whole dense model.

@@ -12,8 +12,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.fileio import get_file_backend
-from mmengine.infer import BaseInferencer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from .allowed import allow_mmengine_checkpoints, disallow_mmengine_checkpoints
 from .fetching import fetch
 from .formats import unwrap
-from .opening import check_plain, printable, read_file
+from .opening import check_plain, noted_configs, printable, read_file
 from .pretrained import IMAGENET_SCHEME, fetch_imagenet_weights
 
 HUB_SCHEMES = ('hf-hub:', 'hf_hub:')
@@ -30,7 +30,7 @@ Loader = Callable[..., Any]
 LOADERS: dict[str, Loader] = {}  # by patterns of names, as MMEngine keeps them
 _kept: dict[str, Any] = {}  # of keep_for_next_read
 _replaced: dict[str, Loader] = {}  # MMEngine's own
-_init_model = BaseInferencer._init_model
+_fromstring = Config.__dict__['fromstring']
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
@@ -119,9 +119,9 @@ def replace_mmengine_loaders() -> None:
     """Let MMEngine read every checkpoint as weights only, until :func:`restore_mmengine_loaders`.
 
     Three things change in this process: the functions that ``CheckpointLoader`` calls for files, URLs and other schemes; what
-    ``torch.load(weights_only=True)`` takes, see :func:`mmtwins.weights.allowed.allow_mmengine_checkpoints`; and inferencers
-    that are built from a checkpoint alone, without a config, are refused: they would build what its config says, and a
-    config can name any function.
+    ``torch.load(weights_only=True)`` takes, see :func:`mmtwins.weights.allowed.allow_mmengine_checkpoints`; and
+    ``Config.fromstring`` refuses the text of a config that stood in a checkpoint, which inferencers without a config would
+    run.
     """
     for pattern, load in LOADERS.items():
         known = CheckpointLoader._schemes.get(pattern)
@@ -129,7 +129,7 @@ def replace_mmengine_loaders() -> None:
             if known is not None:
                 _replaced[pattern] = known
             CheckpointLoader.register_scheme(pattern, load, force=True)
-    BaseInferencer._init_model = _init_model_from_config
+    Config.fromstring = staticmethod(_from_own_string)
     allow_mmengine_checkpoints()
 
 
@@ -145,18 +145,15 @@ def restore_mmengine_loaders() -> None:
             else:
                 del CheckpointLoader._schemes[pattern]
     _replaced.clear()
-    BaseInferencer._init_model = _init_model
+    Config.fromstring = _fromstring
     disallow_mmengine_checkpoints()
 
 
-@wraps(_init_model)
-def _init_model_from_config(inferencer: Any, cfg: Any, weights: str | None, *args: Any, **kwargs: Any) -> Any:
-    if not cfg and weights is not None:
-        raise ValueError(
-            f'checkpoint {printable(weights)} is given without a config: the one that it holds could run code. Give the '
-            'config, as model=FILE'
-        )
-    return _init_model(inferencer, cfg, weights, *args, **kwargs)
+@wraps(_fromstring.__func__)
+def _from_own_string(cfg_str: str, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(cfg_str, str) and cfg_str in noted_configs:
+        raise ValueError('this config stands in a checkpoint and could run code: give the config as a file')
+    return _fromstring.__func__(cfg_str, *args, **kwargs)
 
 
 def is_remote(path: str) -> bool:

@@ -8,8 +8,9 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ UNPACKED = 4
 SMALL = 2**20  # bytes that any file may unpack to
 FILES = 'the path of a .pth or .safetensors file'
 DEPTH = 50  # dicts inside dicts
+CONFIGS = ('message_hub', 'runtime_info', 'cfg'), ('meta', 'cfg')  # where MMEngine looks for the text of a config
+noted_configs: set[str] = set()  # these texts, of all checkpoints that this process has read
 ADVICE = 'Get it as plain weights, from its author'
 
 
@@ -259,4 +262,14 @@ def _defuse(content: Any) -> Any:
     for key in [key for key in notes if str(key).startswith('best_ckpt')]:
         if not (isinstance(notes[key], str) and re.fullmatch(r'best_.*\.pth', os.path.basename(notes[key]))):
             del notes[key]
+    _note_configs(content)
     return content
+
+
+def _note_configs(content: Any) -> None:
+    """Note the texts of configs, which ``Config.fromstring`` shall not run."""
+    for keys in CONFIGS:
+        with suppress(Exception):  # no such part, or another kind of thing
+            text = reduce(getitem, keys, content)
+            if isinstance(text, str):
+                noted_configs.add(text)

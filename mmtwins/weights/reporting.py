@@ -5,6 +5,7 @@ import logging
 from mmengine.logging import print_log
 
 from .fitting import Fit
+from .resizing import KernelChange
 
 FORMAT_NAMES = {'native': 'native (official, timm)'}  # of those that have more to say than their name
 
@@ -41,12 +42,32 @@ def list_warnings(fit: Fit) -> list[str]:
     Returns:
         The lines; none where everything is as documented.
     """
-    lines = [
-        f'{change.count} GSA sub-sampling kernels {change.action}, sr_ratio {change.old} in the checkpoint and '
-        f'{change.new} in the backbone: fine-tune before use'
-        for change in fit.changes
-    ]
+    lines = [_describe(change) for change in fit.changes]
     return lines + [f'{misfit.name}: {misfit.what}, {misfit.action}' for misfit in fit.misfits]
+
+
+def _describe(change: KernelChange) -> str:
+    """What was done to sub-samplings, and what of them is fresh."""
+    old, new = (ratio if isinstance(ratio, int | None) else '{} x {}'.format(*ratio) for ratio in change[:2])
+    if change.kinds == ('conv', 'conv'):
+        return (
+            f'{change.count} GSA sub-sampling kernels {change.action}, sr_ratio {old} in the checkpoint and {new} in the '
+            'backbone: fine-tune before use'
+        )
+    names = [
+        'none' if ratio == 1 else kind if ratio is None else f'{kind} with sr_ratio {ratio}'
+        for kind, ratio in zip(change.kinds, (old, new))
+    ]
+    line = (
+        f'{change.count} GSA sub-samplings {change.action}, {names[0]} in the checkpoint and {names[1]} in the backbone'
+    )
+    if change.action == 'multiplied' and old == new:
+        return f'{line}: they compute the same'
+    fresh = {('pool', 'conv'): 'kernels', ('pool', 'separable'): 'kernels', ('conv', 'separable'): 'depth-wise kernels'}
+    what = fresh.get(change.kinds, '')
+    if old == 1:
+        what = 'norms' if change.kinds[1] == 'pool' else 'kernels and norms'
+    return line + f'; their {what} are fresh' * bool(what) + ': fine-tune before use'
 
 
 def log_fit(fit: Fit) -> None:

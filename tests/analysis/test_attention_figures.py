@@ -8,6 +8,7 @@ from planted import ARCH, plant, representatives_of
 from mmtwins import TwinsSVTBackbone
 from mmtwins.analysis.attention_figures import draw_attention, pca_colours
 from mmtwins.analysis.attention_maps import capture_attention
+from mmtwins.analysis.attention_rollout import Rollout
 from mmtwins.analysis.inspection import Inspection
 
 pytest.importorskip('matplotlib')
@@ -180,6 +181,37 @@ def test_a_figure_of_one_stage_has_room_for_its_titles(backbone, figures, tmp_pa
     draw_attention(Inspection(image, maps, {}, (64, 5024)), tmp_path / 'a.png', heads=True, features=True)
     assert_apart(figures[0])
     assert any('no output of this backbone' in text.get_text() for text in figures[0].texts)
+
+
+def test_figure_shows_where_a_rollout_comes_from(backbone, figures, tmp_path):
+    """60 % from 16 x 32 pixels of the input, in an image of half its size; the rest from everywhere."""
+    points = [(100, 50), (5, 90)]
+    shares = np.full((96, 128), 0.4 / (96 * 128 - 512), np.float32)
+    shares[16:32, 64:96] = 0.6 / 512
+    with capture_attention(backbone, points, stages=[2, 3]) as maps, torch.no_grad():
+        backbone(torch.rand(1, 3, 96, 128))
+    rollouts = [Rollout(stage, point, 4 * stage, (1, 3), shares) for point in points for stage in (2, 3)]
+    image = np.full((48, 60, 3), 128, np.uint8)
+    inspection = Inspection(image, maps, {}, (96, 128), (2.0, 2.0), rollouts)
+    draw_attention(inspection, tmp_path / 'a.png')
+    (figure,) = figures
+    assert_apart(figure)
+    headings = [text.get_text() for text in figure.texts if text.get_weight() == 'bold']
+    assert [heading for heading in headings if 'Rollout' in heading] == [
+        f'Rollout of point {number}, {place}: what its token depends on'
+        for number, place in ((1, '(50, 25)'), (2, '(2, 45)'))
+    ]
+    panels = {axis: title for axis, title in heat_maps(figure).items() if title.startswith('output of')}
+    assert (
+        list(panels.values()) == [f'output of stage {stage}\nhalf of it: 3.5 % of the pixels' for stage in (2, 3)] * 2
+    )
+    for axis in panels:
+        heat = axis.get_images()[-1]
+        assert heat.get_extent() == [0, 64, 48, 0] and axis.get_xlim() == (0, 64)
+        values = heat.get_array()
+        largest = 0.6 / 512 * 96 * 128
+        assert values[20, 70] == pytest.approx(largest) == heat.norm.vmax and values[0, 0] == 1 == heat.norm.vmin
+    assert sum(text.get_text() == '14.4 x the average' for text in figure.texts) == 4
 
 
 def test_figure_of_nothing(tmp_path):

@@ -57,6 +57,27 @@ def test_global_weights_give_the_output(size, sr_ratio, bias):
     torch.testing.assert_close(output_of_weights(module, x), module(x[None])[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('kind', ['conv', 'separable', 'pool'])
+def test_rectangles_and_other_sub_samplings_give_the_output(kind):
+    torch.manual_seed(0)
+    x = torch.randn(5, 7, 12)
+    gsa = sharpen(GlobalSubsampledAttention(12, 3, sr_ratio=(2, 3), subsampling=kind))
+    torch.testing.assert_close(output_of_weights(gsa, x), gsa(x[None])[0], rtol=1e-4, atol=1e-5)
+    padding = {'conv': 'masked', 'separable': 'zero', 'pool': 'meituan'}[kind]
+    lsa = sharpen(LocallyGroupedSelfAttention(12, 3, window_size=(5, 3), window_padding=padding))
+    torch.testing.assert_close(output_of_weights(lsa, x), lsa(x[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_rectangles_are_in_the_maps():
+    arguments = dict(window_sizes=((3, 5),) * 4, sr_ratios=((4, 8), (2, 4), 1, 1), subsampling='pool')
+    model = TwinsSVTBackbone(arch=ARCH, **arguments).eval()
+    with torch.no_grad(), capture_attention(model, [(70, 50)], stages=[1]) as maps:
+        model(torch.rand(1, 3, 72, 100))  # 18 x 25 tokens
+    lsa, gsa = maps
+    assert lsa.size == (3, 5) and lsa.origin == (12, 15) and lsa.weights.shape == (1, 3, 5) and lsa.key_size == (1, 1)
+    assert gsa.size == gsa.key_size == (4, 8) and gsa.weights.shape == (1, 4, 3) and gsa.num_real == (4, 3)
+
+
 def test_attend_refuses_other_modules():
     with pytest.raises(ValueError, match='Linear is neither'):
         attend(nn.Linear(2, 2), torch.zeros(3, 3, 2), 0, 0)
@@ -76,7 +97,7 @@ def test_planted_global_pattern(backbone):
         assert found.weights.shape == (2, 3, 4) and found.weights.dtype == np.float32
         np.testing.assert_allclose(found.weights.sum(axis=(1, 2)), 1, rtol=1e-5)
         assert found.weights[0, 1, 2] > 0.99 and found.weights[1, 0, 3] > 0.99
-        assert found.key_side == 4 and found.map_size == (12, 16) and found.origin == (0, 0)
+        assert found.key_size == (4, 4) and found.map_size == (12, 16) and found.origin == (0, 0)
     assert maps[1].token == (11, 0) and maps[3].token == (0, 12)
 
 

@@ -6,11 +6,12 @@ import pytest
 from mmtwins.analysis.attention_maps import AttentionMap
 from mmtwins.analysis.attention_panels import Box, pick, shown, tokens_box, view, without_key
 from mmtwins.analysis.inspection import Inspection
+from mmtwins.models.windows import Size, as_pair
 
 
-def attention(kind: str, shape: tuple[int, int], side: int, origin: tuple[int, int] = (0, 0)) -> AttentionMap:
+def attention(kind: str, shape: tuple[int, int], size: Size, origin: tuple[int, int] = (0, 0)) -> AttentionMap:
     weights = np.full((1, *shape), 1 / np.prod(shape), np.float32)
-    return AttentionMap(2, 1, kind, (20.0, 20.0), 8, (12, 16), (2, 2), side, origin, weights)
+    return AttentionMap(2, 1, kind, (20.0, 20.0), 8, (12, 16), (2, 2), as_pair(size), origin, weights)
 
 
 @pytest.fixture
@@ -31,6 +32,10 @@ def test_what_a_panel_shows_and_what_has_no_key(inspection) -> None:
     cut = attention('LSA', (5, 2), 7, origin=(7, 14))  # a window of 7 x 7 in the corner of 12 x 16 tokens
     assert shown(inspection, cut) == Box(56, 14, 28, 14)
     assert without_key(inspection, cut) == [Box(64, 14, 20, 14), Box(56, 24, 8, 4)]
+    wide = attention('LSA', (3, 6), (3, 6), origin=(3, 6))
+    assert shown(inspection, wide) == Box(24, 6, 24, 6) and without_key(inspection, wide) == []
+    flat = attention('GSA', (4, 3), (3, 5))  # 12 x 15 of 12 x 16 tokens
+    assert without_key(inspection, flat) == [Box(60, 0, 4, 24)]
 
 
 def test_pick_counts_blocks_of_a_kind() -> None:

@@ -1,10 +1,12 @@
 """Costs in closed form: the paper's, what is executed, and the windows that cost the least."""
 
-from functools import cache
+from functools import cache, partial
+from itertools import product
 
 import pytest
 import torch
 from costs import CONFIGS, require_libraries
+from tiny import TINY
 from torch import nn
 
 from mmtwins import TwinsPCPVTBackbone, TwinsSVTBackbone
@@ -18,6 +20,8 @@ from mmtwins.analysis.cost import (
     lsa_cost,
     lsa_macs,
     num_keys,
+    pareto_front,
+    setting_of,
 )
 from mmtwins.analysis.counting import count
 from mmtwins.engine.config import load_config
@@ -53,7 +57,8 @@ def build(model_class: type, **kwargs: object) -> nn.Module:
 
 def counted_stages(model_class: type, size: tuple[int, int], **kwargs) -> list[int]:
     """MACs per stage by counting."""
-    complexity = count(build(model_class, **kwargs), *size)
+    make = model_class if isinstance(kwargs['arch'], dict) else partial(build, model_class)
+    complexity = count(make(**kwargs), *size)
     stages = [
         sum(complexity.costs[f'{part}.{i}'].macs for part in ('patch_embeds', 'blocks', 'pos_block')) for i in range(4)
     ]
@@ -77,7 +82,40 @@ def test_closed_form_with_other_settings() -> None:
     assert closed[3].keys() == PARTS
     closed = backbone_macs('small', 179, 301, window_sizes=None)
     assert closed[3].keys() == {part for part in PARTS if not part.startswith('lsa_')}
-    assert [sum(stage.values()) for stage in closed] == counted_stages(TwinsPCPVTBackbone, size=(179, 301))
+    assert [sum(stage.values()) for stage in closed] == counted_stages(
+        TwinsPCPVTBackbone, size=(179, 301), arch='small'
+    )
+
+
+@pytest.mark.parametrize(
+    ('subsampling', 'window_padding'),
+    [
+        ('conv', 'meituan'),
+        ('separable', 'zero'),
+        ('pool', 'masked'),
+        (('pool', 'separable', 'conv', 'separable'), 'meituan'),
+    ],
+)
+def test_rectangles_and_all_sub_samplings_in_closed_form(subsampling: str | tuple, window_padding: str) -> None:
+    svt = dict(window_sizes=((7, 3), 5, (4, 9), (1, 2)), window_padding=window_padding, patch_padding='corner')
+    common = dict(sr_ratios=((8, 5), (3, 4), (1, 2), 1), subsampling=subsampling, arch=TINY)
+    for size in ((131, 203), (96, 203)):
+        closed = [sum(stage.values()) for stage in backbone_macs(height=size[0], width=size[1], **common, **svt)]
+        assert closed == counted_stages(TwinsSVTBackbone, size, **common, **svt)
+    closed = [sum(stage.values()) for stage in backbone_macs(height=131, width=203, window_sizes=None, **common)]
+    assert closed == counted_stages(TwinsPCPVTBackbone, (131, 203), **common)
+
+
+def test_sub_sampling_costs_by_kind() -> None:
+    # 3 x 2 sub-windows of 3 x 3 tokens. An average only adds, and additions are no MACs, as the counter has it.
+    keys, dim = 6, 8
+    macs = {kind: gsa_macs(10, 7, dim, 3, kind)['subsampling'] for kind in ('conv', 'separable', 'pool')}
+    assert macs == dict(conv=keys * dim * dim * 9, separable=keys * (dim * 9 + dim * dim), pool=0)
+    assert count(nn.AvgPool2d(3), 10, 7, dim).total.macs == 0
+    assert gsa_macs(10, 7, dim, (1, 1), 'separable')['subsampling'] == 0
+    assert num_keys(10, 7, (5, 2)) == 2 * 3
+    with pytest.raises(ValueError, match="subsampling='max' is unknown"):
+        gsa_macs(10, 7, 8, 3, 'max')
 
 
 @pytest.mark.parametrize('name', ['window_sizes', 'sr_ratios'])
@@ -122,6 +160,102 @@ def test_nothing_allowed_is_cheaper_than_calibrated(size: tuple[int, int], min_k
         model = TwinsSVTBackbone(**best)
         if min(size) >= model.min_input_side:
             assert count(model, *size).total.macs == sum(least)
+
+
+SMALL = dict(embed_dims=(8, 16), depths=(2, 2), num_heads=(1, 2), mlp_ratios=(2, 2))
+
+
+@cache
+def all_settings(kind: str, height: int, width: int, min_keys: int) -> list[tuple]:
+    """(MACs, parameters, keys, windows, ratios) of everything that is allowed, by counting parameters of each model."""
+    maps = map_sizes(height, width, 2)
+    stages = []
+    for size in maps:
+        stage = []
+        for r, k in product(range(1, min(size) + 1), range(1, max(size) + 1)):
+            keys = num_keys(*size, r)
+            enough = r == 1 or (keys >= min_keys and 1 - keys * r * r / (size[0] * size[1]) <= 0.05)
+            if enough and (k * k >= min_keys or k == max(size)) and r <= k + 1:
+                stage.append((k, r, keys))
+        stages.append(stage)
+    found = []
+    for (k1, r1, keys1), (k2, r2, keys2) in product(*stages):
+        macs = sum(
+            sum(stage.values()) for stage in backbone_macs(SMALL, height, width, (k1, k2), (r1, r2), subsampling=kind)
+        )
+        model = weights_of(kind, r1, r2)
+        found.append((macs, model, min(keys1, keys2), (k1, k2), (r1, r2)))
+    return found
+
+
+@cache
+def weights_of(kind: str, r1: int, r2: int) -> int:
+    with torch.device('meta'):
+        model = TwinsSVTBackbone(
+            arch=SMALL, window_sizes=(7, 7), sr_ratios=(r1, r2), subsampling=kind, out_indices=(0, 1)
+        )
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('kind', ['conv', 'separable', 'pool'])
+def test_the_front_is_what_brute_force_finds(kind: str) -> None:
+    for height, width, min_keys in ((64, 64, 4), (48, 48, 9)):
+        everything = all_settings(kind, height, width, min_keys)
+        costs = {setting[:3] for setting in everything}
+        expected = {
+            one
+            for one in costs
+            if not any(a[0] <= one[0] and a[1] <= one[1] and a[2] >= one[2] for a in costs if a != one)
+        }
+        front = pareto_front(SMALL, height, width, min_keys, subsampling=kind)
+        assert {setting[:3] for setting in front} == expected
+        assert len(front) == len(expected) >= 4
+        assert [setting.macs for setting in front] == sorted(setting.macs for setting in front)
+        places = {setting[3:]: setting[:3] for setting in everything}
+        for setting in front:
+            assert places[setting.window_sizes, setting.sr_ratios] == setting[:3]
+            assert setting.arguments['subsampling'] == (kind, kind)
+
+
+def test_calibration_within_bounds_is_the_best_of_everything_allowed() -> None:
+    everything = all_settings('conv', 40, 64, 4)
+    places = {setting[3:]: setting[:3] for setting in everything}
+    at = partial(calibrate, SMALL, 40, 64, 4)
+
+    def found(**bounds) -> tuple[int, int, int]:
+        windows = at(**bounds)
+        return places[windows['window_sizes'], windows['sr_ratios']]
+
+    cheapest = min(macs for macs, *_ in everything)
+    assert found()[0] == found(max_params=10**9)[0] == cheapest
+    for most in sorted({parameters for _, parameters, *_ in everything})[:4]:
+        assert found(max_params=most)[0] == min(one[0] for one in everything if one[1] <= most)
+    for most in (cheapest, round(1.05 * cheapest), round(1.2 * cheapest)):
+        assert found(max_macs=most)[1] == min(one[1] for one in everything if one[0] <= most)
+        within = [one for one in everything if one[0] <= most and one[1] <= 12000]
+        keys = max(one[2] for one in within)
+        assert found(max_macs=most, max_params=12000) == min(one[:3] for one in within if one[2] == keys)
+    with pytest.raises(ValueError, match=f'max_macs=1000: no windows are within this. The fewest MACs are {cheapest}'):
+        at(max_macs=1000)
+    with pytest.raises(ValueError, match='max_params=1, max_macs=2: no windows'):
+        at(max_macs=2, max_params=1)
+
+
+def test_calibrate_knows_the_sub_sampling() -> None:
+    dear, cheap = (calibrate('small', 512, 512, subsampling=kind) for kind in ('conv', 'pool'))
+    assert dear == dict(window_sizes=(13, 8, 7, 7), sr_ratios=(14, 9, 4, 2))
+    assert cheap == dict(window_sizes=(13, 7, 7, 7), sr_ratios=(14, 8, 4, 2))
+    mixed = calibrate('small', 512, 512, subsampling=('conv', 'pool', 'conv', 'pool'))
+    assert mixed['sr_ratios'] == (14, 8, 4, 2)
+    with pytest.raises(ValueError, match="subsampling='max' is unknown"):
+        calibrate('small', 64, 64, subsampling='max')
+
+
+def test_a_given_setting_has_the_costs_of_its_model() -> None:
+    given = dict(window_sizes=(5, 6, 7, 8), sr_ratios=(4, 3, 2, 1), subsampling=('pool', 'conv', 'separable', 'conv'))
+    setting = setting_of('small', 128, 160, **given)
+    whole = count(build(TwinsSVTBackbone, **given), 128, 160).total
+    assert setting[:3] == (whole.macs, whole.parameters, 20) and setting.arguments == given
 
 
 def test_calibrate_refuses_what_makes_no_sense() -> None:

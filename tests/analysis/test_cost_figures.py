@@ -5,7 +5,8 @@ import pytest
 
 from mmtwins.analysis import cost_figures
 from mmtwins.analysis.comparison import compare_calibrated
-from mmtwins.analysis.cost_figures import draw_attention_idea, draw_comparison, draw_cost_curves
+from mmtwins.analysis.cost import pareto_front, setting_of
+from mmtwins.analysis.cost_figures import draw_attention_idea, draw_comparison, draw_cost_curves, draw_front
 from mmtwins.analysis.cost_report import report_costs
 from mmtwins.analysis.timing import Measurement
 
@@ -47,3 +48,23 @@ def test_the_comparison_and_the_idea_are_drawn(tmp_path) -> None:
     rows = compare_calibrated('small', [64, 128])
     for path in (draw_comparison(rows, tmp_path / 'a.png'), draw_attention_idea(tmp_path / 'b.png')):
         assert path.read_bytes().startswith(b'\x89PNG')
+
+
+def test_fronts_are_drawn_beside_the_published_setting(saved: list, tmp_path) -> None:
+    fronts = {kind: pareto_front('small', 512, 512, subsampling=kind) for kind in ('conv', 'pool')}
+    draw_front(fronts, setting_of('small', 512, 512), tmp_path / 'front.png')
+    left, right, bar = saved[0].axes
+    drawn = [one for front in fronts.values() for one in front if one.macs <= 2 * fronts['pool'][0].macs]
+    points = np.concatenate([dots.get_offsets() for dots in left.collections])
+    assert len(points) == len(drawn)
+    np.testing.assert_allclose(sorted(points[:, 1]), sorted(one.macs / 1e9 for one in drawn))
+    lines = {line.get_label(): line.get_data() for line in right.lines}
+    assert [(list(x), list(y)) for x, y in [lines['k = 7']]] == [([256], [pytest.approx(16.572, abs=1e-3)])]
+    x, y = lines['conv']
+    assert list(x) == sorted(set(x)) and list(y) == sorted(y) and y[0] == pytest.approx(15.44, abs=0.01)
+    assert bar.get_ylabel() == 'keys'
+
+
+def test_a_front_of_one_setting_is_drawn(tmp_path) -> None:
+    front = pareto_front('small', 64, 64, subsampling='pool')[:1]
+    assert draw_front(dict(pool=front), setting_of('small', 64, 64), tmp_path / 'a.png').is_file()

@@ -47,14 +47,17 @@ def test_points_of_the_image_find_their_tokens(toy_checkpoints, library, options
     backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     for x, y in ((0, 0), (147, 0), (71, 52), (127, 94)):
         image = picture_with_a_bright_pixel(96, 150, x, y)
-        inspection = inspect_image(inferencer, image, [(x, y)], stages=[1], blocks=[1])
+        inspection = inspect_image(inferencer, image, [(x, y)], stages=[1], blocks=[1], rollout=True)
         assert inspection.input_size == input_size == tuple(seen[-1].shape[2:])
         np.testing.assert_allclose(inspection.scale, scale, rtol=1e-6)
         np.testing.assert_array_equal(inspection.image, image[..., ::-1])
         height, width = (round(side * factor) for side, factor in zip((96, 150), scale[::-1]))
         brightness = seen[-1][0].sum(dim=0)[:height, :width]
         row, column = divmod(int(brightness.argmax()), width)
-        assert inspection.maps[0].token == (row // 4, column // 4)
+        assert inspection.maps[0].token == inspection.rollouts[0].token == (row // 4, column // 4)
+        assert (
+            inspection.rollouts[0].shares.argmax() == (row // 4 * input_size[1] + column // 4) * 4
+        )  # half stays twice
         assert {stage: f.shape[0] for stage, f in inspection.features.items()} == {1: 32, 2: 64, 3: 128, 4: 192}
 
 

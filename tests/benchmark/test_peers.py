@@ -40,7 +40,7 @@ def test_a_missing_library_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
     check_installed(OURS)
     assert installed_peers() == []
     message = (
-        r"^mmseg cannot be imported here \(No module named 'mmseg'\): pip install mmsegmentation, or leave it out of "
+        r"^mmseg cannot be imported here \(No module named 'mmseg'\): pip install (onedl-)?mmsegmentation, or leave it out of "
         r'--against$'
     )
     with pytest.raises(ImportError, match=message):

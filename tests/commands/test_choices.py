@@ -8,11 +8,13 @@ from mmtwins.commands import attention_cost, benchmark, check_data, convert
 from mmtwins.datasets.data_sources import SPLITS
 from mmtwins.engine import devices
 from mmtwins.models.architectures import ARCHITECTURES
+from mmtwins.models.subsampling import SUBSAMPLINGS
 from mmtwins.weights.formats import FORMATS
 
 
 def test_choices() -> None:
     assert tuple(ARCHITECTURES) == attention_cost.ARCHS
+    assert tuple(SUBSAMPLINGS) == attention_cost.SUBSAMPLINGS
     assert tuple(FORMATS) == convert.FORMATS
     assert check_data.SPLITS == SPLITS
     assert (WORKS, tuple(PRECISIONS)) == (benchmark.WORKS, benchmark.PRECISIONS)

@@ -16,7 +16,7 @@ both_lengths = pytest.mark.parametrize('steps', [25, pytest.param(STEPS, marks=p
 
 
 @both_lengths
-@pytest.mark.parametrize('family', RECIPES)
+@pytest.mark.parametrize('family', [pytest.param(f, marks=pytest.mark.slow) if 'PCPVT' in f else f for f in RECIPES])
 def test_a_hundred_steps_in_float64_are_those_of_the_plain_reference(family: str, steps: int) -> None:
     """Model, losses, schedule, decay per parameter and AdamW: a difference in one of them is far larger than rounding."""
     ours, plain = (train(family, torch.float64, steps=steps) for train in (train_recipe, train_plainly))

@@ -38,7 +38,7 @@ class BuildingOther(BuildingPart):
 
 
 def make(**part: object) -> Config:
-    content = dict(model=dict(type='BuildingWhole', size=1, part=dict(type='BuildingPart', size=2, **part)))
+    content = dict(model=dict(type='BuildingWhole', size=1, part={'type': 'BuildingPart', 'size': 2, **part}))
     return Config(content, filename=__file__)
 
 
@@ -63,6 +63,15 @@ def test_the_place_is_named(part: dict, message: str) -> None:
     cfg = make()
     cfg.model.part.update(part)
     with pytest.raises(ConfigError, match=message), naming_config(cfg):
+        MODELS.build(cfg.model)
+
+
+def test_a_folder_named_like_a_library_is_not_taken_for_it() -> None:
+    space = {'__name__': 'own'}
+    exec(compile('def fail(size): raise TypeError("wrong")', '/home/mmtwins/own.py', 'exec'), space)
+    MODELS.register_module('BuildingOwn', force=True, module=space['fail'])
+    cfg = make(type='BuildingOwn')
+    with pytest.raises(ConfigError, match=r'\(fail\) cannot be built: TypeError: wrong'), naming_config(cfg):
         MODELS.build(cfg.model)
 
 

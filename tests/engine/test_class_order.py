@@ -123,7 +123,7 @@ def expected(toy_data: Path, checkpoints: tuple[Path, Path], tmp_path_factory: p
     return losses, metrics, found
 
 
-@pytest.mark.parametrize('build', [build_runner, Runner.from_cfg])
+@pytest.mark.parametrize('build', [build_runner, pytest.param(Runner.from_cfg, marks=pytest.mark.slow)])
 def test_the_order_of_categories_does_not_matter(
     build: Callable, shuffled: Path, checkpoints: tuple[Path, Path], expected: tuple, tmp_path: Path
 ) -> None:
@@ -311,7 +311,7 @@ def test_a_mismatch_is_an_error(
     ('classes', 'message'),
     [
         (('kite', 'ball', *CLASSES[2:5], 'rose'), "class 0 is 'ball', which is class 1 in the checkpoint"),
-        ((*CLASSES[:5], 'rose'), ''),
+        pytest.param((*CLASSES[:5], 'rose'), '', marks=pytest.mark.slow),
     ],
 )
 def test_a_checkpoint_with_other_classes(

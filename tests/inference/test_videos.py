@@ -10,6 +10,7 @@ import pytest
 from pictures import read_frames
 
 from mmtwins.inference.videos import NOTE, VideoWriter, has_h264
+from mmtwins.installing import how_to_install
 
 
 def frames_of(number: int, height: int = 45, width: int = 63) -> list[np.ndarray]:
@@ -63,7 +64,7 @@ def test_what_is_missing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'av', None)
     monkeypatch.setitem(sys.modules, 'av.codec', None)
     assert not has_h264()
-    assert 'browsers do not play' in NOTE and "'.[video]'" in NOTE
+    assert 'browsers do not play' in NOTE and how_to_install('video') in NOTE
 
 
 @pytest.mark.skipif(not has_h264() or not Path('/dev/full').exists(), reason='needs PyAV and /dev/full')

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from mmtwins.models import attention
 from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from mmtwins.models.windows import WINDOW_PADDINGS
+from mmtwins.models.fast_ops import attend_locally
+from mmtwins.models.windows import WINDOW_PADDINGS, Size, as_pair
 
 DIM, HEADS, WINDOW = 8, 2, 3
 SIZES = {'none': (6, 9), 'bottom': (7, 6), 'right': (6, 8), 'both': (7, 8), 'smaller than a window': (2, 2)}
@@ -24,15 +25,15 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def naive_lsa(attn: LocallyGroupedSelfAttention, x: Tensor, padding_attends: bool) -> Tensor:
     """Pads, then loops over batch, windows and heads: what the public code means to compute."""
     batch, height, width, dim = x.shape
-    size, head_dim = attn.window_size, dim // attn.num_heads
-    padded_h, padded_w = -height % size + height, -width % size + width
+    (rows, columns), head_dim = as_pair(attn.window_size), dim // attn.num_heads
+    padded_h, padded_w = -height % rows + height, -width % columns + width
     padded = x.new_zeros(batch, padded_h, padded_w, dim)
     padded[:, :height, :width] = x
     is_real = torch.zeros(padded_h, padded_w, dtype=torch.bool)
     is_real[:height, :width] = True
     out = torch.zeros_like(padded)
-    for b, top, left in itertools.product(range(batch), range(0, padded_h, size), range(0, padded_w, size)):
-        window = (slice(top, top + size), slice(left, left + size))
+    for b, top, left in itertools.product(range(batch), range(0, padded_h, rows), range(0, padded_w, columns)):
+        window = (slice(top, top + rows), slice(left, left + columns))
         real = is_real[window].reshape(-1)
         qkv = torch.nn.functional.linear(padded[(b, *window)].reshape(-1, dim), attn.qkv.weight, attn.qkv.bias)
         q, k, v = qkv.split(dim, dim=-1)
@@ -41,13 +42,13 @@ def naive_lsa(attn: LocallyGroupedSelfAttention, x: Tensor, padding_attends: boo
             softmax_attention(q[:, channels], k[keys][:, channels], v[keys][:, channels])
             for channels in (slice(h * head_dim, (h + 1) * head_dim) for h in range(attn.num_heads))
         ]
-        out[(b, *window)] = attn.proj(torch.cat(heads, dim=-1)).reshape(size, size, dim)
+        out[(b, *window)] = attn.proj(torch.cat(heads, dim=-1)).reshape(rows, columns, dim)
     return out[:, :height, :width]
 
 
-def make_lsa(window_padding: str, qkv_bias: bool = True) -> LocallyGroupedSelfAttention:
+def make_lsa(window_padding: str, qkv_bias: bool = True, window_size: Size = WINDOW) -> LocallyGroupedSelfAttention:
     torch.manual_seed(0)
-    attn = LocallyGroupedSelfAttention(DIM, HEADS, WINDOW, window_padding, qkv_bias)
+    attn = LocallyGroupedSelfAttention(DIM, HEADS, window_size, window_padding, qkv_bias)
     if qkv_bias:
         torch.nn.init.normal_(attn.qkv.bias)
     return attn
@@ -60,6 +61,23 @@ def test_lsa_equals_naive_loop(window_padding: str, qkv_bias: bool, size: tuple[
     attn = make_lsa(window_padding, qkv_bias)
     x = torch.randn(2, *size, DIM)
     assert_close(attn(x), naive_lsa(attn, x, padding_attends=window_padding == 'zero'), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('window_size', [(2, 3), (3, 2), (4, 1), (9, 2)])
+@pytest.mark.parametrize('window_padding', WINDOW_PADDINGS)
+def test_rectangular_windows_equal_the_naive_loop(window_padding: str, window_size: tuple[int, int]) -> None:
+    attn = make_lsa(window_padding, window_size=window_size)
+    for size in SIZES.values():
+        x = torch.randn(2, *size, DIM)
+        pads = [length % side > 0 for length, side in zip(size, window_size)]
+        attends = {'masked': False, 'zero': True, 'meituan': sum(pads) == 1}[window_padding]
+        expected = naive_lsa(attn, x, attends)
+        assert_close(attn(x), expected, rtol=1e-5, atol=1e-6)
+        assert_close(attn.proj(attn._attend_padded(x)), expected, rtol=1e-5, atol=1e-6)
+        with torch.no_grad():
+            assert_close(attend_locally(attn, x), expected, rtol=1e-5, atol=1e-6)
+    square = make_lsa(window_padding, window_size=(WINDOW, WINDOW))
+    assert torch.equal(square(x), make_lsa(window_padding)(x))
 
 
 def test_by_default_biases_are_learned_windows_are_masked_and_nothing_is_dropped() -> None:

@@ -49,13 +49,14 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 @pytest.mark.parametrize(
     'kwargs',
     [
         dict(with_cp=True, **ONE_STAGE),
-        pytest.param(TWO_STAGES, marks=pytest.mark.slow),
-        pytest.param(TWO_STAGES_OF_PCPVT, marks=pytest.mark.slow),
+        TWO_STAGES,
+        TWO_STAGES_OF_PCPVT,
     ],
 )
 def test_compiles_to_one_graph_for_a_size(kwargs: dict) -> None:
@@ -91,6 +92,7 @@ def test_the_default_compiler_gives_equal_results() -> None:
     assert_equal_in_training(torch.compile(model, fullgraph=True), model, torch.randn(1, 3, 72, 100))
 
 
+@pytest.mark.slow
 @pytest.mark.no_cover  # which slows the compiler's own Python down
 @needs_dynamo
 def test_exports_one_program_for_all_sizes_with_padded_patches() -> None:

@@ -26,6 +26,8 @@ def make_block(attention: str = 'lsa', **rates: float) -> TwinsBlock:
         lsa=lambda: LocallyGroupedSelfAttention(32, 2, 7, 'zero', attn_drop=rates.get('attn_drop', 0.0)),
         gsa=lambda: GlobalSubsampledAttention(32, 2, 2),
         mha=lambda: GlobalSubsampledAttention(32, 2, 1),
+        separable=lambda: GlobalSubsampledAttention(32, 2, 2, subsampling='separable'),
+        pool=lambda: GlobalSubsampledAttention(32, 2, 2, subsampling='pool'),
     )[attention]()
     return TwinsBlock(attn, 32, 4, rates.get('drop', 0.0), rates.get('drop_path', 0.0))
 
@@ -130,6 +132,19 @@ def test_a_changed_block_runs_as_plain_modules(change: str) -> None:
     assert fast_path.applies(block, x)
     CHANGES[change](block)
     assert not fast_path.applies(block, x)
+
+
+@pytest.mark.parametrize('kind', ['separable', 'pool'])
+def test_a_changed_sub_sampling_runs_as_plain_modules(kind: str) -> None:
+    layers = ['sr', 'sr.depthwise', 'sr.pointwise'] if kind == 'separable' else ['sr']
+    for name in layers:
+        block, x = make_block(kind), make_tokens()
+        assert fast_path.applies(block, x)
+        handle = block.attn.get_submodule(name).register_forward_hook(lambda *_: None)
+        assert not fast_path.applies(block, x)
+        handle.remove()
+        _replace(block.attn, name, lambda _: nn.AvgPool3d(1))
+        assert not fast_path.applies(block, x)
 
 
 def test_dropout_at_rest_does_not_matter() -> None:

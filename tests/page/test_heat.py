@@ -35,7 +35,7 @@ def test_the_largest_weight_is_named_and_where_its_key_lies(inspection):
     assert heat.largest == 100 and 'head 2 of 2' in heat.caption
     yellow = (heat.picture[..., 0] > 1.6 * heat.picture[..., 2].clip(1)) & (heat.picture[..., 1] > 130)
     rows, columns = np.nonzero(yellow)
-    side = found.key_side * found.stride  # pixels of the image, which is not resized
+    side = found.key_size[0] * found.stride  # pixels of the image, which is not resized
     scale = SIDE / 128
     assert side * scale - 2 <= np.percentile(rows, 2) and np.percentile(rows, 98) <= 2 * side * scale + 2
     assert np.percentile(columns, 98) <= side * scale + 2 and yellow.sum() > 0.5 * (side * scale) ** 2

@@ -1,12 +1,14 @@
 """The server of the page: where it listens, whose files it serves. tests/page/test_gate.py tests what it refuses."""
 
 import os
+import re
 import socket
 import stat
 import sys
 
 import pytest
 
+from mmtwins.installing import how_to_install
 from mmtwins.page import serving
 from mmtwins.page.controls import build_app
 
@@ -18,7 +20,7 @@ def test_the_folder_of_uploads_is_closed_to_other_users():
 
 def test_without_gradio_one_line_says_what_to_install(segmentor, monkeypatch):
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ImportError, match=r"pip install --no-build-isolation '\.\[app\]'"):
+    with pytest.raises(ImportError, match=re.escape(how_to_install('app'))):
         build_app(segmentor)
 
 

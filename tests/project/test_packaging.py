@@ -152,6 +152,7 @@ def test_versions_come_from_the_requirements_files(wheel):
     assert metadata['License'] == 'Apache-2.0'
 
 
+@pytest.mark.slow
 def test_a_config_inherits_an_installed_one(site, tmp_path):
     for package in ('mmseg', 'mmcv._ext'):
         pytest.importorskip(package)

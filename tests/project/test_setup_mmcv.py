@@ -41,6 +41,7 @@ class Mmcv:
     """A machine with CPU torch on which mmcv builds at once; its wheel holds the word that is then installed."""
 
     def __init__(self, script, tmp_path, monkeypatch) -> None:
+        monkeypatch.setenv('STACK', 'openmmlab')
         self.builds, self.installed, self.works, self.failure = 0, '', {'built'}, None
         self.text, self.torch = SETUP_PY, '2.13.0+cpu'
         self.wheel = script.steps.CACHE / script.setup_mmcv.wheel_key('2.13.0+cpu', 'cpu') / 'mmcv-2.1.0-cp3-linux.whl'
@@ -156,6 +157,7 @@ def test_an_interrupted_build_leaves_no_wheel_and_is_done_again(mmcv):
 
 
 def test_the_cache_is_keyed_by_python_torch_and_operators(setup_mmcv, monkeypatch):
+    monkeypatch.setenv('STACK', 'openmmlab')
     key = setup_mmcv.wheel_key('2.13.0+cpu', 'cpu')
     assert key.startswith(f'mmcv-2.1.0-cp3{sys.version_info[1]}-')
     assert key.endswith('-torch-2.13.0+cpu-cpu')

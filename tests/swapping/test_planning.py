@@ -93,6 +93,7 @@ def test_plugins_that_are_lost_and_strides_that_change_are_said() -> None:
     assert [feature.stride for feature in plan.old] == [4, 8, 8, 8]
 
 
+@pytest.mark.slow
 def test_a_swapped_config_can_be_swapped_again() -> None:
     small = mmtwins.swap_backbone(load_config(DINO))
     large = mmtwins.swap_backbone(small, 'svt-l')

@@ -1,9 +1,12 @@
 """tools/gsa_cost.py: what it shows, draws, updates and refuses."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from mmtwins.analysis.cost import pareto_front
 
 
 def test_gsa_cost_shows_the_papers_numbers_and_draws(call_tool, tmp_path: Path) -> None:
@@ -40,11 +43,34 @@ def test_gsa_cost_compares_and_updates_a_document(call_tool, tmp_path: Path) -> 
     assert 'has no section between <!-- comparison: begin -->' in done.stderr
 
 
+def test_gsa_cost_lists_and_draws_the_front(call_tool, tmp_path: Path) -> None:
+    done = call_tool('gsa_cost.py', '--front', '--size', 512, '--out', tmp_path / 'new')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'new' / 'front.png').read_bytes().startswith(b'\x89PNG')
+    fronts = json.loads((tmp_path / 'new' / 'front.json').read_text())
+    for kind, front in fronts.items():
+        assert [setting['macs'] for setting in front] == [
+            setting.macs for setting in pareto_front('small', 512, 512, subsampling=kind)
+        ]
+    assert [*fronts] == ['conv', 'separable', 'pool']
+    assert re.search(r'│ conv \(published\) +│ 7 7 7 7 +│ 8 4 2 1 +│ +256 │ +23.55 │ +16.57 │', done.stdout)
+    assert re.search(r'│ pool +│ 13 7 7 7 +│ 14 8 4 2 +│ +64 │ +21.71 │ +14.84 │', done.stdout)
+    done = call_tool('gsa_cost.py', '--front', '--subsampling', 'pool', '--out', tmp_path)
+    assert [*json.loads((tmp_path / 'front.json').read_text())] == ['pool']
+    done = call_tool('gsa_cost.py', '--subsampling', 'pool', '--size', 512, '--out', tmp_path)
+    assert "window_sizes=(13, 7, 7, 7), sr_ratios=(14, 8, 4, 2), subsampling='pool'" in done.stdout
+    done = call_tool('gsa_cost.py', '--subsampling', 'pool', '--compare', 512, '--out', tmp_path)
+    assert '| 512 x 512 | calibrated, pool | 13 7 7 7 | 14 8 4 2 | 21.7 | 14.84 | 0.90 |' in done.stdout
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['--size', '16'], 'error: 16 x 16 pixels leave no token in the last stage'),
         (['--update', 'a.md'], '--update goes with --compare'),
+        (['--front', '--compare'], '--front counts for one --size: leave --compare and --measure out'),
+        (['--front', '--size', '16'], 'error: 16 x 16 pixels'),
+        (['--subsampling', 'max'], 'invalid choice'),
     ],
 )
 def test_gsa_cost_says_what_is_wrong_in_one_line(arguments: list[str], message: str, call_tool) -> None:

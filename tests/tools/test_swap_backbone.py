@@ -21,6 +21,7 @@ default_hooks = dict(checkpoint=dict(interval=1))
 """
 
 
+@pytest.mark.slow
 def test_a_swapped_config_trains_and_predicts(call_tool, toy_data, tmp_path) -> None:
     base, own, work_dir = tmp_path / 'base.py', tmp_path / 'own.py', tmp_path / 'work'
     base.write_text(BASE.format(toy=str(SEGMENTOR)))

@@ -10,7 +10,7 @@ def test_command_line(toy_checkpoints, toy_data, call_tool, tmp_path):
     image = next((toy_data / 'coco/val2017').glob('*.jpg'))
     done = call_tool(
         'visualize_attention.py', DETECTOR, toy_checkpoints['mmdet'], image, '--points', 30, 40, 100, 90,
-        '--out', 'deep/a.png', '--stages', 1, 3, '--features',
+        '--out', 'deep/a.png', '--stages', 1, 3, '--features', '--rollout',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'deep/a.png').read_bytes().startswith(b'\x89PNG')

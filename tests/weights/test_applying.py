@@ -151,6 +151,23 @@ def test_other_sub_sampling_ratios_resize_kernels_with_a_warning(said) -> None:
     assert torch.equal(model.blocks[1][1].attn.sr.weight, weights['blocks.1.1.attn.sr.weight'])
 
 
+@pytest.mark.parametrize('kind', ['conv', 'separable', 'pool'])
+def test_other_sub_samplings_load_with_a_warning(kind: str, said, tmp_path: Path) -> None:
+    for given in ('conv', 'separable', 'pool'):
+        source = make_tiny(subsampling=given)
+        source.load_state_dict(random_weights(source))
+        torch.save(source.state_dict(), tmp_path / f'{given}.pth')
+        by_dict, by_file = make_tiny(subsampling=kind), make_tiny(subsampling=kind)
+        by_file.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / f'{given}.pth'))
+        said()
+        by_dict.load_state_dict(source.state_dict())
+        output = said()
+        assert (f'{given}' in output and 'in the checkpoint' in output) == (given != kind)
+        by_file.init_weights()
+        assert_equal(by_file.state_dict(), by_dict.state_dict())
+        assert torch.equal(by_dict.blocks[1][1].attn.norm.weight, source.blocks[1][1].attn.norm.weight)
+
+
 def through_torch_save(model: nn.Module) -> nn.Module:
     buffer = io.BytesIO()
     torch.save(model, buffer)

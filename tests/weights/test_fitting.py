@@ -310,11 +310,11 @@ def test_every_surplus_tensor_is_refused_by_name(name: str) -> None:
         fit_backbone({**tiny_classifier(), **surplus}, make_tiny().state_dict())
 
 
-def test_non_square_kernels_are_refused() -> None:
+def test_kernels_of_no_sub_window_are_refused() -> None:
     weights = random_weights(make_tiny())
-    weights['blocks.0.1.attn.sr.weight'] = torch.zeros(8, 8, 8, 4)
+    weights['blocks.0.1.attn.sr.weight'] = torch.zeros(8, 8, 8)
     with pytest.raises(
-        ValueError, match=r'sr\.weight is \(8, 8, 8, 4\) in the checkpoint, \(8, 8, 8, 8\) in the backbone'
+        ValueError, match=r'sr\.weight is \(8, 8, 8\) in the checkpoint, \(8, 8, 8, 8\) in the backbone'
     ):
         fit_backbone(weights, make_tiny().state_dict())
 

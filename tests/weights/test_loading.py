@@ -1,16 +1,18 @@
 """Reading checkpoints: safely, from .safetensors, from URLs and from the hub."""
 
 import argparse
+import inspect
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from safetensors.torch import save_file
@@ -275,9 +277,52 @@ def test_an_inferencer_runs_no_config_from_a_checkpoint(tmp_path: Path) -> None:
     ):
         notes = {'cfg': text}
         torch.save({'state_dict': {}, 'meta': notes, 'message_hub': {'runtime_info': notes}}, tmp_path / f'{key}.pth')
-        with pytest.raises(ValueError, match='without a config: the one that it holds could run code'):
+        with pytest.raises(ValueError, match='this config stands in a checkpoint and could run code'):
             MMSegInferencer(None, weights=str(tmp_path / f'{key}.pth'), device='cpu')
         assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    'note', [lambda text: {'meta': {'cfg': text}}, lambda text: {'message_hub': {'runtime_info': {'cfg': text}}}]
+)
+def test_the_text_of_a_config_is_refused_once_it_stood_in_a_checkpoint(note: Callable, tmp_path: Path) -> None:
+    text = f'place = {str(tmp_path)!r}'
+    assert Config.fromstring(text, '.py').place == str(tmp_path)
+    torch.save({'state_dict': {}, **note(text)}, tmp_path / 'noted.pth')
+    CheckpointLoader.load_checkpoint(str(tmp_path / 'noted.pth'))
+    with pytest.raises(ValueError, match='give the config as a file'):
+        Config.fromstring(text, '.py')
+    with pytest.raises(ValueError, match='give the config as a file'):
+        Config.fromstring(file_format='.py', cfg_str=text)
+    assert Config.fromstring.__wrapped__(text, '.py').place == str(tmp_path)  # the control
+    assert Config.fromstring(f'{text} + ""', file_format='.py').place == str(tmp_path)
+
+
+def test_config_fromstring_is_as_before_for_other_texts() -> None:
+    changed, own = Config.fromstring, Config.fromstring.__wrapped__
+    assert changed is not own
+    assert inspect.signature(changed) == inspect.signature(own)
+    assert changed('{"a": 1}', file_format='.json').a == own('{"a": 1}', '.json').a == 1
+    for wrong in ((['a'], '.py'), ('a = 1', '.txt'), ('{', '.json')):
+        raised = []
+        for read in (changed, own):
+            with pytest.raises(Exception) as error:  # whatever MMEngine raises
+                read(*wrong)
+            raised.append(type(error.value))
+        assert raised[0] is raised[1], wrong
+
+
+def test_config_fromstring_is_restored() -> None:
+    own = Config.fromstring.__wrapped__
+    try:
+        for _ in range(2):
+            restore_mmengine_loaders()
+            assert Config.fromstring is own
+            assert isinstance(vars(Config)['fromstring'], staticmethod)
+    finally:
+        replace_mmengine_loaders()
+    replace_mmengine_loaders()
+    assert Config.fromstring.__wrapped__ is own
 
 
 def test_hostile_urls_run_nothing_through_mmengine_and_mmseg(hostile: str, tmp_path: Path) -> None:

@@ -56,3 +56,48 @@ def test_kernels_of_another_size_are_warned_of() -> None:
         'before use'
         for action, old, new in (('resized', 8, 4), ('dropped', 2, 1), ('started as means', 1, 2))
     ]
+
+
+@pytest.mark.parametrize(
+    ('given', 'wanted', 'line'),
+    [
+        (
+            dict(subsampling='pool'),
+            dict(sr_ratios=(8, 1, 1, 1)),
+            'started as means, pool in the checkpoint and conv with sr_ratio 8 in the backbone; their kernels are fresh',
+        ),
+        (
+            dict(sr_ratios=((8, 4), 1, 1, 1)),
+            dict(sr_ratios=(2, 1, 1, 1), subsampling='separable'),
+            'started as means, conv with sr_ratio 8 x 4 in the checkpoint and separable with sr_ratio 2 in the backbone; '
+            'their depth-wise kernels are fresh',
+        ),
+        (
+            dict(),
+            dict(sr_ratios=(8, 1, 1, 1), subsampling='pool'),
+            'dropped, conv with sr_ratio 8 in the checkpoint and pool in the backbone',
+        ),
+        (
+            dict(sr_ratios=(1, 1, 1, 1)),
+            dict(sr_ratios=(2, 1, 1, 1), subsampling='pool'),
+            'started as means, none in the checkpoint and pool in the backbone; their norms are fresh',
+        ),
+        (
+            dict(sr_ratios=(1, 1, 1, 1)),
+            dict(sr_ratios=((2, 3), 1, 1, 1), subsampling='separable'),
+            'started as means, none in the checkpoint and separable with sr_ratio 2 x 3 in the backbone; their kernels and '
+            'norms are fresh',
+        ),
+    ],
+)
+def test_other_kinds_of_sub_sampling_are_warned_of(given: dict, wanted: dict, line: str) -> None:
+    fit = fit_backbone(random_weights(make_tiny(**given)), make_tiny(**wanted).state_dict())
+    assert list_warnings(fit)[0] == f'1 GSA sub-samplings {line}: fine-tune before use'
+
+
+def test_what_computes_the_same_needs_no_fine_tuning() -> None:
+    fit = fit_backbone(random_weights(make_tiny(subsampling='separable')), make_tiny().state_dict())
+    assert list_warnings(fit)[0] == (
+        '1 GSA sub-samplings multiplied, separable with sr_ratio 8 in the checkpoint and conv with sr_ratio 8 in the '
+        'backbone: they compute the same'
+    )

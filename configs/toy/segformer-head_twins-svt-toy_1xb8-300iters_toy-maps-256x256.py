@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 data_root = 'data/toy-maps'
-max_iters = 800
+max_iters = 300
 batch_size = 8
 learning_rate = 2e-3
 
