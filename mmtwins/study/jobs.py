@@ -99,6 +99,7 @@ def _run_together(
     study: Study, jobs: Sequence[Job], processes: int, threads: int, report: Callable[[int], None]
 ) -> None:
     context = multiprocessing.get_context('spawn')
+    folders = [_work_dir(study, job) for job in jobs]
     with ProcessPoolExecutor(processes, context, _start_process, (threads,)) as pool:
         futures = [pool.submit(run_job, study, job) for job in jobs]
         try:
@@ -107,8 +108,10 @@ def _run_together(
                 done, pending = wait(pending, timeout=2, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                finished = [future.done() for future in futures]
-                report(sum(_done(study, job, is_done) for job, is_done in zip(jobs, finished)))
+                report(sum(
+                    _iterations(study, job) if future.done() else _count_iterations(folder)
+                    for job, future, folder in zip(jobs, futures, folders)
+                ))  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -126,9 +129,11 @@ def _iterations(study: Study, job: Job) -> int:
     return study.iterations if job.kind == 'train' else study.finetuning
 
 
-def _done(study: Study, job: Job, is_done: bool) -> int:
-    """Iterations of a job until now."""
-    if is_done:
-        return _iterations(study, job)
+def _work_dir(study: Study, job: Job) -> Path:
     cfg = (config_of if job.kind == 'train' else config_of_change)(study, job.name, job.seed)
-    return max((record['step'] for record in read_scalars(Path(cfg.work_dir)) if 'loss' in record), default=0)
+    return Path(cfg.work_dir)
+
+
+def _count_iterations(work_dir: Path) -> int:
+    """Iterations of a training until now."""
+    return max((record['step'] for record in read_scalars(work_dir) if 'loss' in record), default=0)
