@@ -114,6 +114,8 @@ def _run_together(
                 ))  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():  # else they would train to their end
+                process.terminate()
             raise
 
 
