@@ -33,6 +33,7 @@ ORDER = (
     'swapping',
     'inference',
     'benchmark',
+    'study',
     'demo',
     'page',
     'commands',

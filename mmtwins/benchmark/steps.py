@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..engine.config import load_config
 from ..engine.model import build_model
-from ..models.backbone import TwinsSVTBackbone
+from ..models.backbone import TwinsBackbone
 from .peers import PEERS, build_backbone
 from .task import PRECISIONS, Task
 
@@ -72,8 +72,8 @@ def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] 
     scope = cfg.get('default_scope')
     init_default_scope(scope)
     model: Any = build_model(cfg)
-    if not isinstance(model.backbone, TwinsSVTBackbone):
-        raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not TwinsSVTBackbone')
+    if not isinstance(model.backbone, TwinsBackbone):
+        raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not one of Twins')
     if implementation in PEERS:
         arch = cfg.model.backbone.get('arch', 'small')
         if not isinstance(arch, str):

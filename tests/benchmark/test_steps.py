@@ -44,5 +44,5 @@ def test_a_config_with_another_backbone_is_refused(tmp_path) -> None:
     path = tmp_path / 'other.py'
     resnet = "dict(_delete_=True, type='ResNet', depth=18, num_stages=4)"
     path.write_text(f"_base_ = '{base}'\nmodel = dict(backbone={resnet})\n")
-    with pytest.raises(ValueError, match='is ResNet, not TwinsSVTBackbone'):
+    with pytest.raises(ValueError, match='is ResNet, not one of Twins'):
         make_step(Task('inference', 64, 64, config=str(path)), 'mmtwins')

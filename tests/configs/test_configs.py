@@ -33,7 +33,7 @@ def test_there_is_one_config_per_published_model() -> None:
         path.stem for path in LEAVES if path.parent.name not in ('toy', 'training') and 'calibrated' not in path.stem
     ]
     assert sorted(published) == NAMES
-    assert len(TOY_LEAVES) == 2
+    assert len(TOY_LEAVES) == 3
 
 
 def test_base_names_are_unique() -> None:
