@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ..markdown import markdown_table
 from .peers import PEERS
+from .products import Rate
 from .task import Task, Timing
 
 NO_RATIO = 'within noise'
@@ -42,19 +43,19 @@ class Section:
         return [f'**{self.task}**, {self.caption}', '', *markdown_table(self.titles, self.rows)]
 
 
-def time_section(timings: Sequence[Timing], rate: float) -> Section:
-    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the GEMM rate.
+def time_section(timings: Sequence[Timing], rate: Rate) -> Section:
+    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the fastest product's rate.
 
     Args:
         timings: Of one task; ours first.
-        rate: The machine's GEMM rate, in FLOP/s.
+        rate: The machine's fastest product.
 
     Returns:
         The table.
     """
     titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {timings[0].implementation}']
-    caption = f'GEMM {rate / 1e9:.0f} GFLOP/s'
-    return Section(timings[0].task, caption, [*titles, 'share of GEMM'], time_rows(timings, rate))
+    caption = f'fastest product {rate}'
+    return Section(timings[0].task, caption, [*titles, 'share of the fastest product'], time_rows(timings, rate.flops))
 
 
 def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
@@ -64,9 +65,9 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
     for timing in timings:
         speedup = timing.speedup_of(ours)
         ratio = '1' if timing is ours else NO_RATIO if speedup is None else f'{speedup:.2f}'
-        share = '' if task.macs is None else f'{2 * task.macs / timing.minimum / rate:.2f}'
+        share = timing.share_of(rate)
         cells = [f'{timing.minimum * 1e3:.1f}', f'{timing.median * 1e3:.1f}', f'{task.batch / timing.median:.2f}']
-        rows.append([timing.implementation, *cells, ratio, share])
+        rows.append([timing.implementation, *cells, ratio, '' if share is None else f'{share:.2f}'])
     return rows
 
 
@@ -118,7 +119,7 @@ def parts_rows(parts: Mapping[str, float]) -> list[list[str]]:
 
 
 def to_json(
-    timings: Iterable[tuple[Sequence[Timing], float]],
+    timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> dict:
@@ -142,8 +143,8 @@ def to_json(
                 median=timing.median,
                 spread=timing.spread,
                 ratio=timing.speedup_of(group[0]) if timing is not group[0] else 1.0,
-                gemm_flops=rate,
-                share_of_gemm=None if timing.task.macs is None else 2 * timing.task.macs / timing.minimum / rate,
+                fastest_product=rate.product._asdict() | dict(flops=rate.flops),
+                share_of_fastest_product=timing.share_of(rate.flops),
             )
             for group, rate in timings
             for timing in group
@@ -160,7 +161,7 @@ def to_json(
 def to_markdown(
     command: str,
     machine: Mapping[str, str | int],
-    timings: Iterable[tuple[Sequence[Timing], float]],
+    timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
 ) -> str:

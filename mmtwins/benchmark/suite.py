@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .measure import measure_memory, measure_parts, measure_time
+from .products import Rate
 from .report import Section, memory_section, parts_section, time_section
 from .task import Task, Timing
 
@@ -12,12 +13,12 @@ class Measurements(NamedTuple):
     """What was measured, task by task.
 
     Attributes:
-        timings: The timings of all implementations, ours first, and the machine's GEMM rate in FLOP/s.
+        timings: The timings of all implementations, ours first, and the machine's fastest product.
         memory: The task, and peak memory in bytes by implementation; None where it does not fit.
         profiles: The task, and seconds of our step by operator.
     """
 
-    timings: list[tuple[list[Timing], float]]
+    timings: list[tuple[list[Timing], Rate]]
     memory: list[tuple[Task, Mapping[str, int | None]]]
     profiles: list[tuple[Task, Mapping[str, float]]]
 

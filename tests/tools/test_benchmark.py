@@ -43,7 +43,8 @@ def test_the_tool_writes_tables_json_and_charts(
         assert timing['implementation'] == 'mmtwins'
         assert len(timing['seconds']) == 2
         assert timing['minimum'] == min(timing['seconds'])
-        assert timing['share_of_gemm'] > 0
+        assert timing['share_of_fastest_product'] > 0
+        assert timing['fastest_product']['flops'] > 1e8 and len(timing['fastest_product']['shape']) == 3
     assert [memory['peak_bytes'] for memory in results['memory']] == [2**20, 2**21]
     for profile, work in zip(results['profiles'], ('inference', 'training'), strict=True):
         assert profile['task']['work'] == work
@@ -64,6 +65,7 @@ def test_the_tool_writes_tables_json_and_charts(
         ('missing.py --against', 'missing.py'),
         ('--device tpu7', "error: device 'tpu7' cannot be used here"),
         ('--rounds 1', 'a spread needs at least 2'),
+        ('--load -1', '--load -1: give 0 or more'),
     ],
 )
 def test_wrong_arguments_end_in_one_line(call_tool, arguments: str, message: str) -> None:
