@@ -67,7 +67,7 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
     products = product_steps(task)
     steps.update(products)
     with busy_processes(task.load):
-        seconds = time_in_turn(steps, rounds, partial(_synchronize, task))
+        seconds = time_in_turn(steps, rounds, partial(synchronize, task))
     timings = [Timing(name, task, seconds[name]) for name in implementations]
     return timings, fastest_product({product: seconds[product] for product in products})
 
@@ -91,13 +91,14 @@ def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
     with profile(activities=activities) as profiler:
         for _ in range(rounds):
             step()
-        _synchronize(task)
+        synchronize(task)
     kind = 'self_device_time_total' if task.is_on_gpu else 'self_cpu_time_total'
     seconds = {event.key: getattr(event, kind) / 1e6 / rounds for event in profiler.key_averages()}
     return dict(sorted(((name, value) for name, value in seconds.items() if value), key=lambda item: -item[1]))
 
 
-def _synchronize(task: Task) -> None:
+def synchronize(task: Task) -> None:
+    """Wait for the work of a GPU, so that a clock can be read."""
     if task.is_on_gpu:
         torch.cuda.synchronize(task.device)
 

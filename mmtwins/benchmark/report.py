@@ -8,6 +8,7 @@ from rich.table import Table
 from ..markdown import markdown_table
 from .peers import PEERS
 from .products import Rate
+from .roofline import Roofline
 from .task import Task, Timing
 
 NO_RATIO = 'within noise'
@@ -118,20 +119,44 @@ def parts_rows(parts: Mapping[str, float]) -> list[list[str]]:
     return [[name, f'{seconds * 1e3:.1f}', f'{seconds / whole:.2f}'] for name, seconds in shown.items()]
 
 
+def roofline_section(roofline: Roofline) -> Section:
+    """Show arithmetic, memory traffic and time of each kind of module beside what the machine allows.
+
+    Args:
+        roofline: Of :func:`mmtwins.benchmark.roofline.measure_roofline`.
+
+    Returns:
+        The table.
+    """
+    rate, bandwidth = roofline.rate.flops, roofline.bandwidth
+    titles = ['modules', 'GMACs', 'MB', 'FLOP/byte', 'limited by', 'limit (ms)', 'measured (ms)', 'share of the limit']
+    rows = []
+    for point in roofline.points:
+        limit = point.limit(rate, bandwidth)
+        by = 'arithmetic' if 2 * point.macs / rate >= limit else 'memory'
+        cells = [f'{point.macs / 1e9:.2f}', f'{point.bytes / 1e6:.0f}', f'{point.intensity:.0f}', by]
+        times = [f'{limit * 1e3:.1f}', f'{point.seconds * 1e3:.1f}', f'{limit / point.seconds:.2f}']
+        rows.append([point.kind, *cells, *times])
+    caption = f'modules and what the machine allows: fastest product {roofline.rate}, copy {bandwidth / 1e9:.1f} GB/s'
+    return Section(roofline.task, caption, titles, rows)
+
+
 def to_json(
     timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
+    rooflines: Iterable[Roofline] = (),
 ) -> dict:
     """Give everything measured as plain data for JSON.
 
     Args:
         timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
         memory: Peak memory.
-        profiles: Time by class of module.
+        profiles: Time by operator.
+        rooflines: Modules and what the machine allows.
 
     Returns:
-        ``timings`` with the seconds of every round, ``memory`` and ``profiles``; a ratio within noise is None.
+        ``timings`` with the seconds of every round, ``memory``, ``profiles`` and ``rooflines``; a ratio within noise is None.
     """
     return dict(
         timings=[
@@ -155,6 +180,15 @@ def to_json(
             for name, peak in peaks.items()
         ],
         profiles=[dict(task=asdict(task), seconds=parts) for task, parts in profiles],
+        rooflines=[
+            dict(
+                task=asdict(task),
+                fastest_product=rate.product._asdict() | dict(flops=rate.flops),
+                bytes_per_second=bandwidth,
+                modules=[point._asdict() for point in points],
+            )
+            for task, rate, bandwidth, points in rooflines
+        ],
     )
 
 
@@ -164,6 +198,7 @@ def to_markdown(
     timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
+    rooflines: Iterable[Roofline] = (),
 ) -> str:
     """Write the tables in Markdown, with the command and the machine above them.
 
@@ -172,7 +207,8 @@ def to_markdown(
         machine: See :func:`mmtwins.benchmark.machine.describe_machine`.
         timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
         memory: Peak memory.
-        profiles: Time by class of module.
+        profiles: Time by operator.
+        rooflines: Modules and what the machine allows.
 
     Returns:
         Markdown.
@@ -181,6 +217,7 @@ def to_markdown(
     sections = [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]
     sections += [parts_section(*parts) for parts in profiles]
+    sections += [roofline_section(roofline) for roofline in rooflines]
     for section in sections:
         lines += section.to_markdown()
     return '\n'.join(lines)

@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-time', action='store_true', help='measure no time')
     parser.add_argument('--profile', action='store_true', help='show which operators our time is spent in')
     parser.add_argument(
+        '--roofline',
+        action='store_true',
+        help='show how near our modules come to what the machine can do, at inference',
+    )
+    parser.add_argument(
         '--rounds', type=int, default=7, help='runs of each implementation, in turn (default: %(default)s)'
     )
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
@@ -117,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured = run_tasks(
             follow(tasks, 'measuring', len(tasks)), names, lambda section: console.print(section.to_table()),
             args.rounds, not args.no_time, args.memory or args.grow is not None, args.profile,
+            args.roofline,
         )  # fmt: skip
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ def test_the_tool_writes_tables_json_and_charts(
         '1',
         '--memory',
         '--profile',
+        '--roofline',
         '--against',
         '--out',
         'out',
@@ -49,10 +50,11 @@ def test_the_tool_writes_tables_json_and_charts(
     for profile, work in zip(results['profiles'], ('inference', 'training'), strict=True):
         assert profile['task']['work'] == work
         assert {'aten::mkldnn_convolution', 'aten::native_layer_norm'} < set(profile['seconds'])
+    assert [roofline['task']['work'] for roofline in results['rooflines']] == ['inference']
     text = (tmp_path / 'out' / 'tables.md').read_text()
     assert results['command'] in text
     assert '| mmtwins |' in text
-    for name in ('time.png', 'memory.png'):
+    for name in ('time.png', 'memory.png', 'roofline_1x64x64_fp32.png'):
         assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
 
 
