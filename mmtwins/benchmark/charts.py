@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..plotting import make_figure, save_figure, use_plain_log_ticks
+from ..plotting import INK, make_figure, save_figure, use_plain_log_ticks, viridis
+from .roofline import Roofline
 from .suite import Measurements
 
 
 def draw_measurements(measured: Measurements, out: Path) -> None:
-    """Draw a bar per implementation for each task: ``time.png`` and ``memory.png``, whichever was measured.
+    """Draw a bar per implementation for each task, ``time.png`` and ``memory.png``, and rooflines, whichever was measured.
 
     Args:
         measured: What was measured.
@@ -21,6 +22,41 @@ def draw_measurements(measured: Measurements, out: Path) -> None:
     if measured.memory:
         peaks = {str(task): {k: (peak or 0) / 1e6 for k, peak in values.items()} for task, values in measured.memory}
         draw_bars(peaks, 'peak memory (MB)', out / 'memory.png')
+    for roofline in measured.rooflines:
+        task = roofline.task
+        draw_roofline(roofline, out / f'roofline_{task.batch}x{task.height}x{task.width}_{task.precision}.png')
+
+
+def draw_roofline(roofline: Roofline, path: str | Path) -> Path:
+    """Draw the rate of each kind of module over its operations per byte, below what the machine allows.
+
+    Args:
+        roofline: Of :func:`mmtwins.benchmark.roofline.measure_roofline`.
+        path: PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    figure, ((axis,),) = make_figure(1, 1, width=6.4, height=4.2)
+    points = [point for point in roofline.points if point.macs]
+    flops, bandwidth = roofline.rate.flops / 1e9, roofline.bandwidth / 1e9
+    ridge = flops / bandwidth
+    left, right = min([ridge, *(p.intensity for p in points)]) / 2, max([ridge, *(p.intensity for p in points)]) * 3
+    axis.plot([left, ridge, right], [left * bandwidth, flops, flops], color=INK)
+    axis.annotate(
+        f'{flops:.0f} GFLOP/s, fastest product', (right, flops), (0, 4), textcoords='offset points', ha='right'
+    )
+    axis.annotate(f'{bandwidth:.1f} GB/s, copy', (left, left * bandwidth), (8, 0), textcoords='offset points', va='top')
+    for point, colour in zip(points, viridis(len(points)), strict=True):
+        rate = 2 * point.macs / point.seconds / 1e9
+        share = f'{point.seconds / sum(p.seconds for p in roofline.points):.0%} of the time'
+        axis.plot(point.intensity, rate, 'o', markersize=9, color=colour, label=f'{point.kind}, {share}')
+    axis.set(xscale='log', yscale='log', xlabel='FLOP per byte that must be moved', ylabel='GFLOP/s')
+    axis.set_title(str(roofline.task))
+    axis.grid(alpha=0.3)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.legend(frameon=False, loc='lower right')
+    return save_figure(figure, path)
 
 
 def draw_measured_growth(measured: Measurements, over: str, out: Path) -> None:

@@ -10,21 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..models.backbone import TwinsSVTBackbone
+from .load import busy_processes
+from .products import Rate, fastest_product, product_steps
 from .steps import make_step
-from .task import PRECISIONS, Task, Timing
+from .task import Task, Timing
 
-GEMM = 'GEMM'
 WARM_UP_ROUNDS = 2
+Name = TypeVar('Name')
 
 
 def time_in_turn(
-    steps: Mapping[str, Callable[[], object]], rounds: int, synchronize: Callable[[], object] = lambda: None
-) -> dict[str, tuple[float, ...]]:
+    steps: Mapping[Name, Callable[[], object]], rounds: int, synchronize: Callable[[], object] = lambda: None
+) -> dict[Name, tuple[float, ...]]:
     """Run functions in turn, A B C A B C, so that what else the machine does falls on all of them alike.
 
     Args:
@@ -35,7 +38,7 @@ def time_in_turn(
     Returns:
         Seconds by name, a value per round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    seconds: dict[Name, list[float]] = {name: [] for name in steps}
     for i in range(WARM_UP_ROUNDS + rounds):
         for name, step in steps.items():
             synchronize()
@@ -47,7 +50,7 @@ def time_in_turn(
     return {name: tuple(values) for name, values in seconds.items()}
 
 
-def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) -> tuple[list[Timing], float]:
+def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) -> tuple[list[Timing], Rate]:
     """Time implementations at a task in turn, with equal weights.
 
     Args:
@@ -56,18 +59,17 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
         rounds: How often to time each.
 
     Returns:
-        A timing per implementation, and the machine's GEMM rate in FLOP/s in the same rounds: the best of a product of two
-        2048 x 2048 matrices on a CPU, 8192 x 8192 on a GPU, in the precision of the task.
+        A timing per implementation, and the fastest product of matrices in the precision of the task, in the same rounds.
     """
     torch.manual_seed(0)
     weights = TwinsSVTBackbone(arch=task.arch).state_dict() if task.config is None else None
-    steps: dict[str, Callable[[], object]] = {name: make_step(task, name, weights) for name in implementations}
-    side = 8192 if task.is_on_gpu else 2048
-    a, b = (torch.randn(side, side, device=task.device, dtype=PRECISIONS[task.precision]) for _ in range(2))
-    steps[GEMM] = lambda: a @ b
-    seconds = time_in_turn(steps, rounds, partial(_synchronize, task))
-    rate = 2 * side**3 / min(seconds.pop(GEMM))
-    return [Timing(name, task, values) for name, values in seconds.items()], rate
+    steps: dict[Any, Callable[[], object]] = {name: make_step(task, name, weights) for name in implementations}
+    products = product_steps(task)
+    steps.update(products)
+    with busy_processes(task.load):
+        seconds = time_in_turn(steps, rounds, partial(synchronize, task))
+    timings = [Timing(name, task, seconds[name]) for name in implementations]
+    return timings, fastest_product({product: seconds[product] for product in products})
 
 
 def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
@@ -89,13 +91,14 @@ def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
     with profile(activities=activities) as profiler:
         for _ in range(rounds):
             step()
-        _synchronize(task)
+        synchronize(task)
     kind = 'self_device_time_total' if task.is_on_gpu else 'self_cpu_time_total'
     seconds = {event.key: getattr(event, kind) / 1e6 / rounds for event in profiler.key_averages()}
     return dict(sorted(((name, value) for name, value in seconds.items() if value), key=lambda item: -item[1]))
 
 
-def _synchronize(task: Task) -> None:
+def synchronize(task: Task) -> None:
+    """Wait for the work of a GPU, so that a clock can be read."""
     if task.is_on_gpu:
         torch.cuda.synchronize(task.device)
 

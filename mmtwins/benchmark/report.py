@@ -7,6 +7,8 @@ from rich.table import Table
 
 from ..markdown import markdown_table
 from .peers import PEERS
+from .products import Rate
+from .roofline import Roofline
 from .task import Task, Timing
 
 NO_RATIO = 'within noise'
@@ -42,19 +44,19 @@ class Section:
         return [f'**{self.task}**, {self.caption}', '', *markdown_table(self.titles, self.rows)]
 
 
-def time_section(timings: Sequence[Timing], rate: float) -> Section:
-    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the GEMM rate.
+def time_section(timings: Sequence[Timing], rate: Rate) -> Section:
+    """Show minimum, median, throughput, the ratio to the first implementation, and the share of the fastest product's rate.
 
     Args:
         timings: Of one task; ours first.
-        rate: The machine's GEMM rate, in FLOP/s.
+        rate: The machine's fastest product.
 
     Returns:
         The table.
     """
     titles = ['implementation', 'min (ms)', 'median (ms)', 'images/s', f'times {timings[0].implementation}']
-    caption = f'GEMM {rate / 1e9:.0f} GFLOP/s'
-    return Section(timings[0].task, caption, [*titles, 'share of GEMM'], time_rows(timings, rate))
+    caption = f'fastest product {rate}'
+    return Section(timings[0].task, caption, [*titles, 'share of the fastest product'], time_rows(timings, rate.flops))
 
 
 def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
@@ -64,9 +66,9 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
     for timing in timings:
         speedup = timing.speedup_of(ours)
         ratio = '1' if timing is ours else NO_RATIO if speedup is None else f'{speedup:.2f}'
-        share = '' if task.macs is None else f'{2 * task.macs / timing.minimum / rate:.2f}'
+        share = timing.share_of(rate)
         cells = [f'{timing.minimum * 1e3:.1f}', f'{timing.median * 1e3:.1f}', f'{task.batch / timing.median:.2f}']
-        rows.append([timing.implementation, *cells, ratio, share])
+        rows.append([timing.implementation, *cells, ratio, '' if share is None else f'{share:.2f}'])
     return rows
 
 
@@ -117,20 +119,44 @@ def parts_rows(parts: Mapping[str, float]) -> list[list[str]]:
     return [[name, f'{seconds * 1e3:.1f}', f'{seconds / whole:.2f}'] for name, seconds in shown.items()]
 
 
+def roofline_section(roofline: Roofline) -> Section:
+    """Show arithmetic, memory traffic and time of each kind of module beside what the machine allows.
+
+    Args:
+        roofline: Of :func:`mmtwins.benchmark.roofline.measure_roofline`.
+
+    Returns:
+        The table.
+    """
+    rate, bandwidth = roofline.rate.flops, roofline.bandwidth
+    titles = ['modules', 'GMACs', 'MB', 'FLOP/byte', 'limited by', 'limit (ms)', 'measured (ms)', 'share of the limit']
+    rows = []
+    for point in roofline.points:
+        limit = point.limit(rate, bandwidth)
+        by = 'arithmetic' if 2 * point.macs / rate >= limit else 'memory'
+        cells = [f'{point.macs / 1e9:.2f}', f'{point.bytes / 1e6:.0f}', f'{point.intensity:.0f}', by]
+        times = [f'{limit * 1e3:.1f}', f'{point.seconds * 1e3:.1f}', f'{limit / point.seconds:.2f}']
+        rows.append([point.kind, *cells, *times])
+    caption = f'modules and what the machine allows: fastest product {roofline.rate}, copy {bandwidth / 1e9:.1f} GB/s'
+    return Section(roofline.task, caption, titles, rows)
+
+
 def to_json(
-    timings: Iterable[tuple[Sequence[Timing], float]],
+    timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
+    rooflines: Iterable[Roofline] = (),
 ) -> dict:
     """Give everything measured as plain data for JSON.
 
     Args:
         timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
         memory: Peak memory.
-        profiles: Time by class of module.
+        profiles: Time by operator.
+        rooflines: Modules and what the machine allows.
 
     Returns:
-        ``timings`` with the seconds of every round, ``memory`` and ``profiles``; a ratio within noise is None.
+        ``timings`` with the seconds of every round, ``memory``, ``profiles`` and ``rooflines``; a ratio within noise is None.
     """
     return dict(
         timings=[
@@ -142,8 +168,8 @@ def to_json(
                 median=timing.median,
                 spread=timing.spread,
                 ratio=timing.speedup_of(group[0]) if timing is not group[0] else 1.0,
-                gemm_flops=rate,
-                share_of_gemm=None if timing.task.macs is None else 2 * timing.task.macs / timing.minimum / rate,
+                fastest_product=rate.product._asdict() | dict(flops=rate.flops),
+                share_of_fastest_product=timing.share_of(rate.flops),
             )
             for group, rate in timings
             for timing in group
@@ -154,15 +180,25 @@ def to_json(
             for name, peak in peaks.items()
         ],
         profiles=[dict(task=asdict(task), seconds=parts) for task, parts in profiles],
+        rooflines=[
+            dict(
+                task=asdict(task),
+                fastest_product=rate.product._asdict() | dict(flops=rate.flops),
+                bytes_per_second=bandwidth,
+                modules=[point._asdict() for point in points],
+            )
+            for task, rate, bandwidth, points in rooflines
+        ],
     )
 
 
 def to_markdown(
     command: str,
     machine: Mapping[str, str | int],
-    timings: Iterable[tuple[Sequence[Timing], float]],
+    timings: Iterable[tuple[Sequence[Timing], Rate]],
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
+    rooflines: Iterable[Roofline] = (),
 ) -> str:
     """Write the tables in Markdown, with the command and the machine above them.
 
@@ -171,7 +207,8 @@ def to_markdown(
         machine: See :func:`mmtwins.benchmark.machine.describe_machine`.
         timings: As in :class:`mmtwins.benchmark.suite.Measurements`, and so the others.
         memory: Peak memory.
-        profiles: Time by class of module.
+        profiles: Time by operator.
+        rooflines: Modules and what the machine allows.
 
     Returns:
         Markdown.
@@ -180,6 +217,7 @@ def to_markdown(
     sections = [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]
     sections += [parts_section(*parts) for parts in profiles]
+    sections += [roofline_section(roofline) for roofline in rooflines]
     for section in sections:
         lines += section.to_markdown()
     return '\n'.join(lines)

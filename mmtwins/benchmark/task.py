@@ -24,6 +24,7 @@ class Task:
         device: Such as ``'cpu'`` or ``'cuda:0'``.
         arch: ``'small'``, ``'base'`` or ``'large'``.
         config: Config of a whole segmentor or detector; None for the backbone alone.
+        load: Busy processes beside it.
     """
 
     work: str
@@ -34,9 +35,11 @@ class Task:
     device: str = 'cpu'
     arch: str = 'small'
     config: str | None = None
+    load: int = 0
 
     def __str__(self) -> str:
-        return f'{self.work} {self.batch} x {self.height} x {self.width} {self.precision}'
+        beside = f', {self.load} busy process{"es" * (self.load > 1)} beside it' if self.load else ''
+        return f'{self.work} {self.batch} x {self.height} x {self.width} {self.precision}{beside}'
 
     @property
     def is_on_gpu(self) -> bool:
@@ -72,6 +75,10 @@ class Timing:
     def spread(self) -> float:
         """Between the first and the third quartile."""
         return float(np.subtract(*np.quantile(self.seconds, (0.75, 0.25))))
+
+    def share_of(self, rate: float) -> float | None:
+        """The rate of the fastest round, 2 x MACs per second, divided by a rate in FLOP/s; None without MACs."""
+        return None if self.task.macs is None else 2 * self.task.macs / self.minimum / rate
 
     def speedup_of(self, other: 'Timing') -> float | None:
         """How many times as long this takes as ``other`` by the medians; None where noise could be the difference.

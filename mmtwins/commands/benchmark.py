@@ -48,9 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-time', action='store_true', help='measure no time')
     parser.add_argument('--profile', action='store_true', help='show which operators our time is spent in')
     parser.add_argument(
+        '--roofline',
+        action='store_true',
+        help='show how near our modules come to what the machine can do, at inference',
+    )
+    parser.add_argument(
         '--rounds', type=int, default=7, help='runs of each implementation, in turn (default: %(default)s)'
     )
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
+    parser.add_argument(
+        '--load', type=int, nargs='+', default=[0], metavar='N',
+        help='busy processes beside each measurement of time (default: 0)',
+    )  # fmt: skip
     parser.add_argument(
         '--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (default: %(default)s)'
     )
@@ -69,6 +78,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         refuse(__name__, f'--rounds {args.rounds}: a spread needs at least 2')
     if args.threads is not None and args.threads < 1:
         refuse(__name__, f'--threads {args.threads}: give at least 1')
+    if min(args.load) < 0:
+        refuse(__name__, f'--load {min(args.load)}: give 0 or more')
     if args.grow == 'side':
         args.size = [(side, side) for side in SIDES]
     if args.grow == 'batch':
@@ -103,12 +114,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(', '.join(f'{name} {value}' for name, value in machine.items()))
         names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
         tasks = [
-            Task(work, height, width, batch, precision, args.device, args.arch, args.config)
-            for precision, work, (height, width), batch in product(args.precision, args.work, args.size, args.batch)
+            Task(work, height, width, batch, precision, args.device, args.arch, args.config, load)
+            for precision, work, (height, width), batch, load in product(
+                args.precision, args.work, args.size, args.batch, args.load
+            )
         ]
         measured = run_tasks(
             follow(tasks, 'measuring', len(tasks)), names, lambda section: console.print(section.to_table()),
             args.rounds, not args.no_time, args.memory or args.grow is not None, args.profile,
+            args.roofline,
         )  # fmt: skip
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)

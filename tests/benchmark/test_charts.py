@@ -17,7 +17,7 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
 
 def test_one_chart_for_each_thing_that_was_measured(tmp_path) -> None:
     task = Task('inference', 64, 64)
-    measured = Measurements([([Timing('mmtwins', task, (1.0, 2.0))], 1e9)], [], [])
+    measured = Measurements([([Timing('mmtwins', task, (1.0, 2.0))], 1e9)], [], [], [])
     charts.draw_measurements(measured, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['time.png']
 
@@ -31,7 +31,7 @@ def test_growth_is_of_one_image(tmp_path, monkeypatch, over, points) -> None:
     memory = [(task, {'mmtwins': 10**6, 'timm': None}) for task in tasks]
     drawn = []
     monkeypatch.setattr(charts, 'draw_growth', lambda *args: drawn.append(args))
-    charts.draw_measured_growth(Measurements(timings, memory, []), over, tmp_path)
+    charts.draw_measured_growth(Measurements(timings, memory, [], []), over, tmp_path)
     ((panels, _, path),) = drawn
     assert panels['inference: seconds per image'] == {'mmtwins': points}
     assert panels['inference: peak memory (MB)'] == {'mmtwins': dict.fromkeys(points, 1.0)}

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from mmtwins.benchmark import report
+from mmtwins.benchmark.products import Product, Rate
 from mmtwins.benchmark.task import Task, Timing
 
 TASK = Task('inference', 64, 64)
+RATE = Rate(Product('1 x 1 convolution', 'oneDNN', (16, 8, 4)), 1e9)
 OURS, TIMM = Timing('mmtwins', TASK, (1.0, 1.1, 1.2)), Timing('timm', TASK, (2.2, 2.2, 2.2))
 
 
@@ -31,11 +33,12 @@ def test_shares_of_parts_add_up() -> None:
 
 
 def test_pages_and_json_have_everything() -> None:
-    measured = ([([OURS, TIMM], 1e9)], [(TASK, {'mmtwins': 10**6, 'timm': None})], [(TASK, {'Conv2d': 0.1})])
+    measured = ([([OURS, TIMM], RATE)], [(TASK, {'mmtwins': 10**6, 'timm': None})], [(TASK, {'Conv2d': 0.1})])
     text = report.to_markdown('python x.py', dict(device='cpu', threads=2), *measured)
     for part in (
         'python x.py',
         'device cpu, threads 2',
+        'fastest product 1 GFLOP/s (1 x 1 convolution of oneDNN, 16 x 8 x 4)',
         '| timm | 2200.0',
         '| timm | does not fit',
         '| Conv2d | 100.0',
@@ -43,5 +46,8 @@ def test_pages_and_json_have_everything() -> None:
         assert part in text, part
     content = json.loads(json.dumps(report.to_json(*measured)))
     assert [timing['ratio'] for timing in content['timings']] == [1.0, pytest.approx(2.0)]
+    assert content['timings'][0]['fastest_product'] == dict(
+        operator='1 x 1 convolution', library='oneDNN', shape=[16, 8, 4], flops=1e9
+    )
     assert content['memory'][1] == dict(task=content['memory'][0]['task'], implementation='timm', peak_bytes=None)
     assert content['profiles'][0]['seconds'] == {'Conv2d': 0.1}

@@ -3,6 +3,7 @@
 import pytest
 
 from mmtwins.benchmark import suite
+from mmtwins.benchmark.products import Product, Rate
 from mmtwins.benchmark.suite import run_tasks
 from mmtwins.benchmark.task import Task, Timing
 
@@ -14,7 +15,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list:
 
     def measure_time(task, names, rounds):
         calls.append((task, names))
-        return [Timing(name, task, (1.0,) * rounds) for name in names], 1e9
+        return [Timing(name, task, (1.0,) * rounds) for name in names], Rate(
+            Product('matrix product', 'MKL', (8, 8, 8)), 1e9
+        )
 
     monkeypatch.setattr(suite, 'measure_time', measure_time)
     monkeypatch.setattr(suite, 'measure_memory', lambda task, name: None if name == 'timm' else 10**6)
@@ -31,7 +34,7 @@ def test_what_does_not_fit_is_not_timed(timed: list) -> None:
     assert [names for _, names in timed] == [['mmtwins'], ['mmtwins']]
     assert [task for task, _ in measured.memory] == TASKS
     assert [task for task, _ in measured.profiles] == TASKS
-    assert [section.caption.split()[0] for section in shown] == ['peak', 'GEMM', 'where'] * 2
+    assert [section.caption.split()[0] for section in shown] == ['peak', 'fastest', 'where'] * 2
 
 
 def test_only_what_is_asked_for_is_measured(timed: list) -> None:

@@ -25,4 +25,6 @@ def test_macs_are_those_of_the_work() -> None:
 
 def test_a_task_is_named_by_its_work_and_sizes() -> None:
     assert str(Task('training', 64, 96, batch=2, precision='bf16')) == 'training 2 x 64 x 96 bf16'
+    assert str(Task('inference', 64, 64, load=1)) == 'inference 1 x 64 x 64 fp32, 1 busy process beside it'
+    assert str(Task('inference', 64, 64, load=2)).endswith('2 busy processes beside it')
     assert Task('inference', 64, 64, device='cuda:1').is_on_gpu and not TASK.is_on_gpu

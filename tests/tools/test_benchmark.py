@@ -26,6 +26,7 @@ def test_the_tool_writes_tables_json_and_charts(
         '1',
         '--memory',
         '--profile',
+        '--roofline',
         '--against',
         '--out',
         'out',
@@ -43,15 +44,17 @@ def test_the_tool_writes_tables_json_and_charts(
         assert timing['implementation'] == 'mmtwins'
         assert len(timing['seconds']) == 2
         assert timing['minimum'] == min(timing['seconds'])
-        assert timing['share_of_gemm'] > 0
+        assert timing['share_of_fastest_product'] > 0
+        assert timing['fastest_product']['flops'] > 1e8 and len(timing['fastest_product']['shape']) == 3
     assert [memory['peak_bytes'] for memory in results['memory']] == [2**20, 2**21]
     for profile, work in zip(results['profiles'], ('inference', 'training'), strict=True):
         assert profile['task']['work'] == work
         assert {'aten::mkldnn_convolution', 'aten::native_layer_norm'} < set(profile['seconds'])
+    assert [roofline['task']['work'] for roofline in results['rooflines']] == ['inference']
     text = (tmp_path / 'out' / 'tables.md').read_text()
     assert results['command'] in text
     assert '| mmtwins |' in text
-    for name in ('time.png', 'memory.png'):
+    for name in ('time.png', 'memory.png', 'roofline_1x64x64_fp32.png'):
         assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
 
 
@@ -64,6 +67,7 @@ def test_the_tool_writes_tables_json_and_charts(
         ('missing.py --against', 'missing.py'),
         ('--device tpu7', "error: device 'tpu7' cannot be used here"),
         ('--rounds 1', 'a spread needs at least 2'),
+        ('--load -1', '--load -1: give 0 or more'),
     ],
 )
 def test_wrong_arguments_end_in_one_line(call_tool, arguments: str, message: str) -> None:

@@ -1,0 +1,151 @@
+"""How near each kind of module is to what the machine can do: its arithmetic and memory traffic, and its time.
+
+Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures" (2009).
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.cost import backbone_macs
+from ..models.backbone import TwinsSVTBackbone
+from .measure import synchronize, time_in_turn
+from .products import Rate, fastest_product, product_steps
+from .task import PRECISIONS, Task
+
+COPIED_BYTES = 2**27  # far more than a cache holds
+
+
+class Part(NamedTuple):
+    """A module of the backbone on a map of its stage.
+
+    Attributes:
+        kind: Such as ``'LSA block'``.
+        number: How many modules of the stage are like it.
+        macs: Of one of them.
+        bytes: That one of them must move: its input, its output and its parameters, each once.
+        run: Runs it once.
+    """
+
+    kind: str
+    number: int
+    macs: int
+    bytes: int
+    run: Callable[[], Tensor]
+
+
+class Point(NamedTuple):
+    """All modules of one kind: their MACs, the bytes that they must move, and their seconds."""
+
+    kind: str
+    macs: int
+    bytes: int
+    seconds: float
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations per byte."""
+        return 2 * self.macs / self.bytes
+
+    def limit(self, flops: float, bandwidth: float) -> float:
+        """The least seconds on a machine of so many FLOP/s and bytes per second."""
+        return max(2 * self.macs / flops, self.bytes / bandwidth)
+
+
+class Roofline(NamedTuple):
+    """What the machine can do, the fastest product and bytes per second of a copy, and what kinds of modules do."""
+
+    task: Task
+    rate: Rate
+    bandwidth: float
+    points: list[Point]
+
+
+def list_parts(task: Task) -> list[Part]:
+    """The modules of our backbone, on random maps of the sizes that they get.
+
+    Args:
+        task: An inference of the backbone.
+
+    Returns:
+        One part per stage and kind: patch embedding, LSA block, GSA block, position encoding and norm.
+
+    Raises:
+        ValueError: The task is a training, or a whole model.
+    """
+    if task.work != 'inference' or task.config is not None:
+        raise ValueError(f'{task}: a roofline is drawn of the inference of a backbone')
+    torch.manual_seed(0)
+    model = TwinsSVTBackbone(arch=task.arch).to(task.device).eval()
+    x = torch.randn(task.batch, task.height, task.width, 3, device=task.device)
+    costs = backbone_macs(task.arch, task.height, task.width)
+    parts = []
+    modules: Any = zip(model.patch_embeds, model.blocks, model.pos_block, model.norm_list, costs, strict=True)
+    with torch.no_grad(), _precision(task):
+        for patch_embed, blocks, peg, norm, macs in modules:
+            num_lsa, num_gsa = (len(blocks) + 1) // 2, len(blocks) // 2
+            mlp = macs['mlp'] // len(blocks)
+            lsa, gsa = (sum(v for k, v in macs.items() if k.startswith(kind)) for kind in ('lsa', 'gsa'))
+            for kind, number, module, cost in (
+                ('patch embedding', 1, patch_embed, macs['patch_embed']),
+                ('LSA block', num_lsa, blocks[0], lsa // num_lsa + mlp),
+                ('position encoding', 1, peg, macs['peg']),
+                ('GSA block', num_gsa, blocks[-1], gsa // max(num_gsa, 1) + mlp),
+                ('norm', 1, norm, 0),
+            ):
+                if number:
+                    run = partial(_run, task, module, x)
+                    out = run()
+                    parts.append(Part(kind, number, task.batch * cost, bytes_moved(module, x, out), run))
+                    x = out
+    return parts
+
+
+def bytes_moved(module: nn.Module, x: Tensor, out: Tensor) -> int:
+    """The bytes of an input, an output and the parameters of a module: what it must read or write at least once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (x, out, *module.parameters()))
+
+
+def measure_roofline(task: Task, rounds: int = 7) -> Roofline:
+    """Time every kind of module, the fastest product and a copy in turn.
+
+    Args:
+        task: See :func:`list_parts`.
+        rounds: How often to time each.
+
+    Returns:
+        The sums over the stages, by kind; medians of modules, and the fastest round of product and copy.
+    """
+    parts = list_parts(task)
+    source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=task.device)
+    target = torch.empty_like(source)
+    products = product_steps(task)
+    steps: dict[Any, Callable[[], object]] = {i: part.run for i, part in enumerate(parts)}
+    steps.update(products)
+    steps['copy'] = partial(target.copy_, source)
+    seconds = time_in_turn(steps, rounds, partial(synchronize, task))
+    sums: dict[str, list[float]] = {}
+    for i, part in enumerate(parts):
+        median = sorted(seconds[i])[rounds // 2]
+        values = (part.number * value for value in (part.macs, part.bytes, median))
+        sums[part.kind] = [a + b for a, b in zip(sums.get(part.kind, [0, 0, 0.0]), values, strict=True)]
+    points = [Point(kind, int(macs), int(moved), time) for kind, (macs, moved, time) in sums.items()]
+    rate = fastest_product({product: seconds[product] for product in products})
+    return Roofline(task, rate, 2 * COPIED_BYTES / min(seconds['copy']), points)
+
+
+def _precision(task: Task) -> AbstractContextManager:
+    precision = PRECISIONS[task.precision]
+    if precision is torch.float32:
+        return nullcontext()
+    return torch.autocast(torch.device(task.device).type, precision)
+
+
+@torch.no_grad()
+def _run(task: Task, module: nn.Module, x: Tensor) -> Tensor:
+    with _precision(task):
+        return module(x)
