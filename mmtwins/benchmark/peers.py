@@ -15,7 +15,7 @@ from ..models.architectures import ARCHITECTURES
 from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
 
-OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
+OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled', 'mmtwins channels-last')
 PEERS = {name: package_of(name) for name in ('mmseg', 'mmpretrain', 'timm')}  # package by module
 DROP_PATH_RATE = 0.2
 _torchvision: torch.library.Library  # of _import_torchvision
@@ -96,9 +96,13 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
         missing = [name for name in missing if not name.startswith(('norm.', 'head.'))]  # of timm's classifier, not run
         if missing:
             raise ValueError(f'{implementation} lacks weights for {", ".join(missing[:3])}')
-    if implementation == 'mmtwins compiled':
-        model = cast(nn.Module, torch.compile(model))
-    return model
+    return compile_alone(model) if implementation == 'mmtwins compiled' else model
+
+
+def compile_alone(model: nn.Module) -> nn.Module:
+    """Compile a model as in a new process. PyTorch gives the second size of a model dynamic shapes, and compiles no ninth."""
+    torch._dynamo.reset()
+    return cast(nn.Module, torch.compile(model))
 
 
 class _TimmMaps(nn.Module):

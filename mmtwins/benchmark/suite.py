@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .measure import measure_memory, measure_parts, measure_time
+from .precision import with_precision
 from .report import Section, memory_section, parts_section, time_section
 from .task import Task, Timing
 
@@ -46,7 +47,7 @@ def run_tasks(
         The measurements.
     """
     measured = Measurements([], [], [])
-    for task in tasks:
+    for task in with_precision(tasks):
         fitting = list(implementations)
         if with_memory:
             peaks = {name: measure_memory(task, name) for name in implementations}

@@ -7,7 +7,7 @@ import torch
 
 from ..analysis.cost import backbone_macs
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+PRECISIONS = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 WORKS = ('inference', 'training')
 
 
@@ -20,7 +20,7 @@ class Task:
         height: Of the images, in pixels.
         width: Of the images, in pixels.
         batch: Images at once.
-        precision: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` for autocast.
+        precision: ``'fp32'``; ``'tf32'``, the same with products in TF32 on a GPU; ``'bf16'`` or ``'fp16'`` for autocast.
         device: Such as ``'cpu'`` or ``'cuda:0'``.
         arch: ``'small'``, ``'base'`` or ``'large'``.
         config: Config of a whole segmentor or detector; None for the backbone alone.
