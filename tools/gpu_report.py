@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from mmtwins import registration  # noqa: F401, which registers the backbones
 from mmtwins.benchmark.gpu_page import verdict
 from mmtwins.benchmark.gpu_plan import Plan, make_parts

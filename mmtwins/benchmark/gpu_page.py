@@ -145,7 +145,7 @@ def _timing(result: Result, name: str) -> Mapping[str, Any] | None:
 
 def _median(result: Result, name: str) -> float | None:
     timing = _timing(result, name)
-    return timing and timing['median']
+    return None if timing is None else timing['median']
 
 
 def _share_of_product(result: Result) -> str:

@@ -1,7 +1,7 @@
 """What the GPU report measures, part by part."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
@@ -38,7 +38,8 @@ class Plan:
         model_precisions: Of whole models.
         attention_precisions: Of attention alone, in tensors of that type.
         parity_sizes: Windows of 7 tokens divide no map of the first; the second is that of detectors.
-        parity_arch: Of the backbones whose features are compared.
+        arch: Of the backbones.
+        has_peers: Whether other libraries are measured, too.
         rounds: How often to time each.
         repeats: Calls of an attention in each round.
         iterations: Of the toy training.
@@ -62,7 +63,8 @@ class Plan:
     model_precisions: Sequence[str] = ('fp32', 'bf16')
     attention_precisions: Sequence[str] = ('fp32', 'bf16', 'fp16')
     parity_sizes: Sequence[Size] = ((250, 333), (800, 1344))
-    parity_arch: Any = 'small'
+    arch: str | Mapping[str, Sequence] = 'small'
+    has_peers: bool = True
     rounds: int = 7
     repeats: int = 10
     iterations: int = 200
@@ -82,7 +84,8 @@ class Plan:
             model_precisions=('fp32',),
             attention_precisions=('fp32', 'bf16'),
             parity_sizes=((64, 64), (75, 90)),
-            parity_arch=TINY,
+            arch=TINY,
+            has_peers=False,
             rounds=2,
             repeats=1,
             iterations=10,
@@ -132,7 +135,7 @@ def _part(name: str, settings: dict[str, Any], measure: Callable[[], dict[str, A
 def _entries(plan: Plan, root: Path, draw: Callable[[int, int], Any]) -> Iterator[tuple[str, dict[str, Any], Callable]]:
     yield 'tests', {}, partial(run_gpu_tests, root)
     for family, size in product(FAMILIES, plan.parity_sizes):
-        settings = dict(family=family, size=size, device=plan.device, precisions=plan.precisions, arch=plan.parity_arch)
+        settings = dict(family=family, size=size, device=plan.device, precisions=plan.precisions, arch=plan.arch)
         yield f'parity {family} {_times(size)}', settings, partial(measure_parity, **settings)
     for precision in [precision for precision in plan.precisions if precision in ('fp16', 'bf16')]:
         numbers = dict(iterations=plan.iterations, batch=plan.toy_batch)
@@ -142,9 +145,9 @@ def _entries(plan: Plan, root: Path, draw: Callable[[int, int], Any]) -> Iterato
             settings,
             partial(_train, plan, precision, lambda i: draw(i % plan.toy_scenes, plan.toy_side)),
         )
-    names = [*plan.implementations, *installed_peers()]
+    names = [*plan.implementations, *(installed_peers() if plan.has_peers else ())]
     for precision, work, size, batch in product(plan.precisions, WORKS, plan.sizes, plan.batches):
-        task = Task(work, *size, batch, precision, plan.device)
+        task = Task(work, *size, batch, precision, plan.device, plan.arch)
         yield f'backbone {_name(task)}', _speed_settings(task, plan), partial(measure_speed, task, names, plan.rounds)
     precisions = [precision for precision in plan.model_precisions if precision in plan.precisions]
     for (config, size), precision, work, batch in product(plan.models, precisions, WORKS, plan.batches):
@@ -164,6 +167,7 @@ def _entries(plan: Plan, root: Path, draw: Callable[[int, int], Any]) -> Iterato
             works=WORKS,
             rounds=plan.rounds,
             repeats=plan.repeats,
+            arch=plan.arch,
         )
         yield f'attention {batch}x{_times(size)}', settings, partial(measure_all_attention, **settings)
 

@@ -1,7 +1,7 @@
 """Time and peak memory on a GPU: of backbones and whole models, and of the back ends of attention."""
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -71,8 +71,9 @@ def measure_all_attention(
     works: Sequence[str],
     rounds: int,
     repeats: int,
+    arch: str | Mapping[str, Sequence] = 'small',
 ) -> dict[str, Any]:
-    """Time the attentions of Twins-SVT-S, and the backbone, with each back end of PyTorch's fused attention.
+    """Time the attentions of Twins-SVT, and the backbone, with each back end of PyTorch's fused attention.
 
     Args:
         size: Height and width of the images, in pixels.
@@ -82,6 +83,7 @@ def measure_all_attention(
         works: Out of :data:`mmtwins.benchmark.task.WORKS`.
         rounds: How often to time each.
         repeats: Calls of an attention in each round.
+        arch: Architecture of the backbone.
 
     Returns:
         ``rows``: precision, work, name of the attention, and ``ways`` as :func:`mmtwins.benchmark.sdpa.measure_attention`
@@ -91,9 +93,9 @@ def measure_all_attention(
     for precision, work in product(precisions, works):
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             shape.name: partial(measure_attention, shape, precision, work, device, rounds, repeats)
-            for shape in shapes_of(*size, batch)
+            for shape in shapes_of(*size, batch, arch)
         }
-        task = Task(work, *size, batch, precision, device)
+        task = Task(work, *size, batch, precision, device, arch)
         measures[WHOLE] = partial(measure_back_ends, task, rounds)
         for name, measure in measures.items():
             row: dict[str, Any] = dict(precision=precision, work=work, name=name)

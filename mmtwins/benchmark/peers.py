@@ -53,12 +53,14 @@ def check_installed(implementations: Sequence[str]) -> None:
             ) from None
 
 
-def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build_backbone(
+    implementation: str, arch: str | Mapping[str, Sequence] = 'small', weights: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Build Twins-SVT as one of the implementations has it; all return four maps (B, C, H, W).
 
     Args:
         implementation: One of :data:`OURS` or :data:`PEERS`.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
+        arch: ``'small'``, ``'base'`` or ``'large'``; ours can have one of its own.
         weights: State dict in native names to load. timm has no norms of stages.
 
     Returns:
@@ -66,15 +68,16 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
 
     Raises:
         ImportError: The library is not installed.
-        ValueError: The weights do not fit.
+        ValueError: The weights do not fit, or the library has no such architecture.
     """
-    settings = ARCHITECTURES[arch]
     model: nn.Module
     if implementation in OURS:
         model = TwinsSVTBackbone(arch=arch, drop_path_rate=DROP_PATH_RATE, with_cp=implementation == 'mmtwins with_cp')
         fmt = 'native'
     else:
-        fmt, module = implementation, _import_peer(implementation)
+        if not isinstance(arch, str):
+            raise ValueError(f'{implementation} has no architecture {arch}: take small, base or large')
+        fmt, module, settings = implementation, _import_peer(implementation), ARCHITECTURES[arch]
         if implementation == 'mmseg':
             model = module.SVT(
                 embed_dims=list(settings['embed_dims']),

@@ -1,6 +1,6 @@
 """Attention of Twins with each back end of PyTorch's fused attention, and written out as two products and a softmax."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..models.architectures import ARCHITECTURES
+from ..models.architectures import ARCHITECTURES, resolve_architecture
 from .measure import time_in_turn
 from .task import PRECISIONS
 
@@ -37,20 +37,20 @@ class Shape(NamedTuple):
     dim: int
 
 
-def shapes_of(height: int, width: int, batch: int, arch: str = 'small') -> list[Shape]:
+def shapes_of(height: int, width: int, batch: int, arch: str | Mapping[str, Sequence] = 'small') -> list[Shape]:
     """The attentions of Twins-SVT.
 
     Args:
         height: Of the images, in pixels.
         width: Of the images, in pixels.
         batch: Images at once.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
+        arch: Architecture of the backbone.
 
     Returns:
         LSA and GSA of each stage. Windows that the border cuts off count as whole ones.
     """
     shapes = []
-    settings = ARCHITECTURES[arch]
+    settings = resolve_architecture(arch, ARCHITECTURES)
     for i, (dim, heads) in enumerate(zip(settings['embed_dims'], settings['num_heads'])):
         rows, columns = height // PATCHES[i], width // PATCHES[i]
         windows = batch * -(-rows // WINDOW) * -(-columns // WINDOW)
@@ -128,7 +128,7 @@ def measure_attention(
 def _project(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Random queries, keys and values; heads of a token lie side by side."""
     _, batch, heads, queries, keys, dim = shape
-    options = dict(device=device, dtype=dtype)
+    options: dict[str, Any] = dict(device=device, dtype=dtype)
     if queries == keys:
         q, k, v = torch.randn(batch, queries, 3, heads, dim, **options).permute(2, 0, 3, 1, 4)
         return q, k, v

@@ -1,5 +1,6 @@
 """What the benchmark measures, and the seconds it took."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ class Task:
         batch: Images at once.
         precision: ``'fp32'``; ``'tf32'``, the same with products in TF32 on a GPU; ``'bf16'`` or ``'fp16'`` for autocast.
         device: Such as ``'cpu'`` or ``'cuda:0'``.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
+        arch: ``'small'``, ``'base'`` or ``'large'``; or one of its own, which only mmtwins has.
         config: Config of a whole segmentor or detector; None for the backbone alone.
     """
 
@@ -32,7 +33,7 @@ class Task:
     batch: int = 1
     precision: str = 'fp32'
     device: str = 'cpu'
-    arch: str = 'small'
+    arch: str | Mapping[str, Sequence] = 'small'
     config: str | None = None
 
     def __str__(self) -> str:
