@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--one-process',
         action='store_true',
-        help='a part that crashes ends the others (default: a process for each part)',
+        help='quicker, but a part that crashes ends the others (default: a process for each part, but on the CPU)',
     )
     parser.add_argument('--out', default='work_dirs/gpu_report', metavar='FOLDER', help='default: %(default)s')
     parser.add_argument(
@@ -81,7 +81,10 @@ def main() -> None:
     args = parse_args()
     with readable_errors(hint='The same command goes on.'):
         device = check_gpu(args.device)
-        if device != 'cpu':
+        one_process = args.one_process or device == 'cpu'
+        if device != 'cpu' and (
+            args.part or one_process
+        ):  # else no context, which a GPU for one process would refuse to others
             torch.cuda.set_device(device)
         reduced = args.reduced or device == 'cpu'
         plan = Plan(device, precisions=args.precision)
@@ -100,7 +103,7 @@ def main() -> None:
         measure = partial(measure_in_child, command=own_command(__file__, sys.argv[1:]), folder=folder / 'parts')
         results = []
         for result in run_parts(
-            parts, folder / 'parts', machine, measure_part if args.one_process else measure, chosen, args.again
+            parts, folder / 'parts', machine, measure_part if one_process else measure, chosen, args.again
         ):
             results.append(result)
             how = f'{result["seconds"]:.0f} s' if result.pop('is_new') else 'measured earlier'
@@ -108,7 +111,10 @@ def main() -> None:
         command = shlex.join(['python', 'tools/gpu_report.py', *sys.argv[1:]])
         write_bundle(folder, command, machine, results, page)
     print(verdict(results).strip('*'), f'Written to {folder}' + (f' and {page}.' if page else '.'))
-    sys.exit(int(any(result['state'] not in (DONE, LEFT_OUT) for result in results)))
+    wrong = [result['name'] for result in results if result['state'] not in (DONE, LEFT_OUT)]
+    if wrong:
+        print(f'To measure again what failed: --again --only {shlex.join(wrong)}')
+    sys.exit(bool(wrong))
 
 
 if __name__ == '__main__':

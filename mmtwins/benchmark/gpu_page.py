@@ -7,7 +7,7 @@ from typing import Any
 
 from ..markdown import markdown_table
 from .gpu_speed import NO_ROOM
-from .sdpa import WAYS
+from .sdpa import CHOSEN, EXPLICIT, WAYS
 
 Result = Mapping[str, Any]
 NOISE = '='
@@ -56,13 +56,17 @@ def verdict(results: Sequence[Result]) -> str:
 
 
 def _notes(result: Result) -> list[str]:
-    """What other implementations could not do, and tests that were skipped."""
+    """What other implementations could not do, what does not fit into memory, and why tests were skipped."""
     measured = result['measured'] or {}
     told = measured.get('failures', [])
     notes = [
         f'{result["name"]}: {name}: {text}'
         for name, text in measured.get('errors', {}).items()
         if not any(text in failure for failure in told)
+    ]
+    entries = measured.get('memory', [])
+    notes += [
+        f'{result["name"]}: {entry["implementation"]} {NO_ROOM}' for entry in entries if entry['peak_bytes'] is None
     ]
     return notes + [f'tests were skipped: {reason}' for reason in measured.get('skipped_because', [])]
 
@@ -119,7 +123,7 @@ def _speed(results: Sequence[Result]) -> list[str]:
         return []
     lines = [
         'Times are medians in ms; in brackets how many times as long as mmtwins, or `=` within noise. Memory is the peak above '
-        'model and input in MB. *Share* is that of the rate of a plain product of the same precision in the same rounds.',
+        'model and input in MB (on a CPU, what the process grew by). *Share* is that of the rate of a plain product of the same precision in the same rounds.',
         '',
     ]
     lines += _time_table('backbone', backbones, 'share', _share_of_product)
@@ -197,7 +201,17 @@ def _attention(results: Sequence[Result]) -> list[str]:
         '**Back ends of fused attention, each forced**, and attention written out as two products and a softmax; medians in ms. '
         'LSA has 49 keys. *backbone* is a step of the whole backbone.'
     )
-    return [text, '', *markdown_table(['images', 'precision', 'work', 'attention', *WAYS], rows, 4)]
+    lines = [text, '', *markdown_table(['images', 'precision', 'work', 'attention', *WAYS], rows, 4)]
+    return [_softmax_sentence(results), '', *lines]
+
+
+def _softmax_sentence(results: Sequence[Result]) -> str:
+    """How often LSA is faster with an explicit softmax than with PyTorch's choice."""
+    rows = [row for result in of_kind(results, 'attention') for row in result['measured']['rows']]
+    both = [[row.get('ways', {}).get(way, {}).get('seconds') for way in (CHOSEN, EXPLICIT)] for row in rows]
+    pairs = [pair for row, pair in zip(rows, both) if row['name'].startswith('LSA') and all(pair)]
+    faster = sum(median(explicit) < median(chosen) for chosen, explicit in pairs)
+    return f'For the 49 keys of LSA, the explicit softmax is faster than the fused attention in {faster} of {len(pairs)} cases.'
 
 
 def _way_cells(row: Mapping[str, Any]) -> list[str]:
