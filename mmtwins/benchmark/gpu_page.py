@@ -123,7 +123,8 @@ def _speed(results: Sequence[Result]) -> list[str]:
         return []
     lines = [
         'Times are medians in ms; in brackets how many times as long as mmtwins, or `=` within noise. Memory is the peak above '
-        'model and input in MB (on a CPU, what the process grew by). *Share* is that of the rate of a plain product of the same precision in the same rounds.',
+        'model and input in MB (on a CPU, what the process grew by). '
+        '*Share* is that of the rate of a plain product of the same precision in the same rounds.',
         '',
     ]
     lines += _time_table('backbone', backbones, 'share', _share_of_product)

@@ -106,7 +106,7 @@ def run_both_ways(
     """Run a backbone forward and backward where it is.
 
     Args:
-        model: The backbone; its gradients are set.
+        model: The backbone.
         images: (B, 3, H, W) on the CPU.
         directions: For each map what its gradient is to be, up to a factor, on the CPU.
         precision: A key of :data:`mmtwins.benchmark.task.PRECISIONS`.
@@ -118,11 +118,11 @@ def run_both_ways(
     images = images.to(device).requires_grad_()
     maps = _features(model, images, precision)
     # By the side of the map, so that sums of gradients over its tokens stay within the range of float16.
-    loss = sum((m.float() * d.to(device)).sum() / math.sqrt(m[0, 0].numel()) for m, d in zip(maps, directions))
+    losses = [(m.float() * d.to(device)).sum() / math.sqrt(m[0, 0].numel()) for m, d in zip(maps, directions)]
+    inputs = {IMAGES: images, **dict(model.named_parameters())}
     with products_in(precision):
-        loss.backward()
-    gradients = {IMAGES: images.grad, **{name: p.grad for name, p in model.named_parameters()}}
-    return [m.detach().float().cpu() for m in maps], {name: g.float().cpu() for name, g in gradients.items()}
+        gradients = torch.autograd.grad(torch.stack(losses).sum(), list(inputs.values()))
+    return [m.detach().float().cpu() for m in maps], dict(zip(inputs, (g.float().cpu() for g in gradients)))
 
 
 def _features(model: nn.Module, images: Tensor, precision: str) -> list[Tensor]:

@@ -133,18 +133,15 @@ def _part(name: str, settings: dict[str, Any], measure: Callable[[], dict[str, A
 
 
 def _entries(plan: Plan, root: Path, draw: Callable[[int, int], Any]) -> Iterator[tuple[str, dict[str, Any], Callable]]:
+    settings: dict[str, Any]
     yield 'tests', {}, partial(run_gpu_tests, root)
     for family, size in product(FAMILIES, plan.parity_sizes):
         settings = dict(family=family, size=size, device=plan.device, precisions=plan.precisions, arch=plan.arch)
         yield f'parity {family} {_times(size)}', settings, partial(measure_parity, **settings)
     for precision in [precision for precision in plan.precisions if precision in ('fp16', 'bf16')]:
-        numbers = dict(iterations=plan.iterations, batch=plan.toy_batch)
-        settings = dict(numbers, precision=precision, device=plan.device, side=plan.toy_side, scenes=plan.toy_scenes)
-        yield (
-            f'amp {precision}',
-            settings,
-            partial(_train, plan, precision, lambda i: draw(i % plan.toy_scenes, plan.toy_side)),
-        )
+        numbers = (plan.iterations, plan.toy_batch, plan.toy_scenes, plan.toy_side)
+        scene = partial(_draw_one_of, plan, draw)
+        yield f'amp {precision}', dict(device=plan.device, numbers=numbers), partial(_train, plan, precision, scene)
     names = [*plan.implementations, *(installed_peers() if plan.has_peers else ())]
     for precision, work, size, batch in product(plan.precisions, WORKS, plan.sizes, plan.batches):
         task = Task(work, *size, batch, precision, plan.device, plan.arch)
@@ -153,11 +150,8 @@ def _entries(plan: Plan, root: Path, draw: Callable[[int, int], Any]) -> Iterato
     for (config, size), precision, work, batch in product(plan.models, precisions, WORKS, plan.batches):
         batch = max(batch, 2) if work == 'training' else batch  # batch norm of a pooled map needs two values
         task = Task(work, *size, batch, precision, plan.device, config=config)
-        yield (
-            f'model {config.split("_")[0]} {_name(task)}',
-            _speed_settings(task, plan),
-            partial(measure_speed, task, names, plan.rounds),
-        )
+        measure = partial(measure_speed, task, names, plan.rounds)
+        yield f'model {config.split("_")[0]} {_name(task)}', _speed_settings(task, plan), measure
     for size, batch in product(plan.sizes, plan.batches):
         settings = dict(
             size=size,
@@ -182,6 +176,10 @@ def _name(task: Task) -> str:
 
 def _speed_settings(task: Task, plan: Plan) -> dict[str, Any]:
     return dict(task=asdict(task), implementations=plan.implementations, rounds=plan.rounds)
+
+
+def _draw_one_of(plan: Plan, draw: Callable[[int, int], Any], number: int) -> Any:
+    return draw(number % plan.toy_scenes, plan.toy_side)
 
 
 def _train(plan: Plan, precision: str, draw: Draw) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .precision import products_in
 from .report import to_json
 from .sdpa import BACK_ENDS, CHOSEN, forced, measure_attention, shapes_of
 from .steps import make_step
-from .task import Task
+from .task import Task, Timing
 
 NO_ROOM = 'does not fit into memory'
 WHOLE = 'backbone'
@@ -46,7 +46,7 @@ def measure_speed(task: Task, implementations: Sequence[str], rounds: int) -> di
             except Exception as error:  # of a compiler, of another library, of CUDA
                 errors[name] = one_line(error)
         fitting = [name for name, peak in peaks.items() if peak is not None]
-        timings = []
+        timings: list[tuple[list[Timing], float]] = []
         while fitting and not timings:
             try:
                 timings = [measure_time(task, fitting, rounds)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ def products_in(precision: str) -> Iterator[None]:
     Args:
         precision: A key of :data:`mmtwins.benchmark.task.PRECISIONS`.
     """
-    libraries = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    libraries: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [library.allow_tf32 for library in libraries]
     try:
         for library in libraries:

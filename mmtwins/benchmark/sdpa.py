@@ -24,6 +24,7 @@ WAYS = (CHOSEN, *BACK_ENDS, EXPLICIT)
 WINDOW = 7  # tokens
 PATCHES = (4, 8, 16, 32)  # pixels, side by stage
 SR_RATIOS = (8, 4, 2, 1)
+LARGEST = 2**28  # weights of the reference at once
 
 
 class Shape(NamedTuple):
@@ -140,7 +141,7 @@ def _project(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Ten
 def _attend_in_float32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The reference, image by image or window by window, so that its weights fit into memory."""
     out = torch.empty(q.shape, device=q.device, dtype=torch.float32)
-    pieces = max(1, q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] // 2**28)
+    pieces = max(1, q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] // LARGEST)
     step = max(1, q.shape[0] // pieces)
     for i in range(0, q.shape[0], step):
         out[i : i + step] = attend(EXPLICIT, *(x[i : i + step].float() for x in (q, k, v)))
