@@ -10,7 +10,8 @@ from fake_cuda import GIB, OnCpu, plug_in
 
 pytest.importorskip('mmseg')
 
-from mmengine.optim import OPTIM_WRAPPERS, OptimWrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from toys import SEGMENTOR
 
 from mmtwins.benchmark import amp_training

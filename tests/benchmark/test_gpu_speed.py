@@ -52,13 +52,13 @@ def test_each_failure_is_text_and_the_others_are_measured(monkeypatch: pytest.Mo
     assert found['failures'] == ['mmtwins compiled failed: RuntimeError: no C compiler was found']
 
 
-def test_a_gpus_memory_is_read_from_its_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpus_memory_is_read_from_its_allocator(monkeypatch: pytest.MonkeyPatch, timed) -> None:
     calls = plug_in(monkeypatch)
     with OnCpu():
         found = measure_speed(TASK, ['mmtwins', 'mmtwins channels-last'], rounds=2)
     assert [one['peak_bytes'] for one in found['memory']] == [2 * GIB] * 2  # of 3 at most, 1 is the model
     assert [len(one['seconds']) for one in found['timings']] == [2, 2]
-    assert {'empty_cache', 'reset_peak_memory_stats', 'synchronize'} < set(calls)
+    assert {'empty_cache', 'reset_peak_memory_stats'} < set(calls)
     assert found['failures'] == []
 
 
