@@ -16,9 +16,7 @@ import numpy as np
 import torch
 
 from mmtwins import registration  # noqa: F401, which registers the backbones
-from mmtwins.benchmark.gpu_page import verdict
-from mmtwins.benchmark.gpu_plan import Plan, make_parts
-from mmtwins.benchmark.gpu_report import (
+from mmtwins.benchmark.gpu_bundle import (
     DONE,
     LEFT_OUT,
     SECTION,
@@ -30,6 +28,8 @@ from mmtwins.benchmark.gpu_report import (
     run_parts,
     write_bundle,
 )
+from mmtwins.benchmark.gpu_page import verdict
+from mmtwins.benchmark.gpu_plan import Plan, make_parts
 from mmtwins.benchmark.machine import describe_machine
 from mmtwins.demo.scenes import draw_scene
 from mmtwins.engine.arguments import readable_errors

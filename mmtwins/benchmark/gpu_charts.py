@@ -17,7 +17,7 @@ def draw_report(results: Sequence[Result], folder: Path) -> list[Path]:
     """Draw what was measured.
 
     Args:
-        results: See :func:`mmtwins.benchmark.gpu_report.run_parts`.
+        results: See :func:`mmtwins.benchmark.gpu_bundle.run_parts`.
         folder: To write.
 
     Returns:

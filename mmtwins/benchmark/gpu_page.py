@@ -29,7 +29,7 @@ def to_markdown(
     Args:
         command: The command line that measured.
         machine: See :func:`mmtwins.benchmark.machine.describe_machine`.
-        results: See :func:`mmtwins.benchmark.gpu_report.run_parts`.
+        results: See :func:`mmtwins.benchmark.gpu_bundle.run_parts`.
         charts: PNG files to show.
         folder: Where they lie for the page, such as ``'performance/'``.
 
