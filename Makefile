@@ -5,7 +5,7 @@ SETUP = $(PYTHON) tools/setup_environment.py
 PYTEST = python -m pytest --numprocesses logical --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs setup check-python
+.PHONY: help demo test test-all lint docs gpu setup check-python
 
 help:
 	@echo 'make demo          train and show a segmentor and a detector on generated scenes'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-all      run all tests and report coverage'
 	@echo 'make lint          check style, format and types'
 	@echo 'make docs          build the documentation as a site in build/site'
+	@echo 'make gpu           check and measure mmtwins on a CUDA GPU'
 	@echo 'make setup         set up the active environment, or .venv, and do nothing else'
 	@echo 'PYTHON=python3.11  chooses the Python (3.10 to 3.14) that .venv is made with'
 	@echo 'STACK=onedl        takes the maintained forks of the OpenMMLab packages'
@@ -33,6 +34,9 @@ docs: check-python
 	@$(SETUP) -- sh -c 'python -m pip install --quiet -r requirements/docs.txt && \
 	python -m sphinx --fail-on-warning --keep-going -d build/doctrees -c docs . build/site && \
 	echo "Open build/site/index.html in a browser."'
+
+gpu: check-python
+	@$(SETUP) -- python tools/gpu_report.py $(ARGS)
 
 setup: check-python
 	@$(SETUP)

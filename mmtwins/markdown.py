@@ -10,8 +10,8 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], num_tex
     return [f'| {" | ".join(line)} |' for line in lines] + ['']
 
 
-def update_section(path: str | Path, section: str, text: str) -> None:
-    """Replace what stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
+def read_section(path: str | Path, section: str) -> str:
+    """What stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
 
     Raises:
         ValueError: The file has no such section.
@@ -20,5 +20,14 @@ def update_section(path: str | Path, section: str, text: str) -> None:
     content = Path(path).read_text()
     if content.count(begin) != 1 or end not in content.split(begin)[1]:
         raise ValueError(f'{path} has no section between {begin} and {end}: add these lines')
-    before, rest = content.split(begin)
-    Path(path).write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}')
+    return content.split(begin)[1].split(end)[0]
+
+
+def update_section(path: str | Path, section: str, text: str) -> None:
+    """Replace what stands between ``<!-- SECTION: begin -->`` and ``<!-- SECTION: end -->`` in a Markdown file.
+
+    Raises:
+        ValueError: The file has no such section.
+    """
+    begin, old = f'<!-- {section}: begin -->', read_section(path, section)
+    Path(path).write_text(Path(path).read_text().replace(f'{begin}{old}', f'{begin}\n{text}\n', 1))

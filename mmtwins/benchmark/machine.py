@@ -28,11 +28,17 @@ def describe_machine(device: str) -> dict[str, str | int]:
     Returns:
         Values by name.
     """
-    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else processor_name()
+    on_gpu = device.startswith('cuda')
+    name = torch.cuda.get_device_name(device) if on_gpu else processor_name()
     machine: dict[str, str | int] = dict(
         device=name, cpus=os.cpu_count() or 0, threads=torch.get_num_threads(), python=platform.python_version()
     )
     machine.update(torch=torch.__version__, mmtwins=__version__)
+    if on_gpu:
+        gpu = torch.cuda.get_device_properties(device)
+        machine['memory'] = f'{gpu.total_memory / 2**30:.0f} GiB'
+        machine['compute capability'] = f'{gpu.major}.{gpu.minor}'
+        machine['CUDA'], machine['cuDNN'] = str(torch.version.cuda), str(torch.backends.cudnn.version())
     for package in PEERS.values():
         try:
             machine[package] = version(package)

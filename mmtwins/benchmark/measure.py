@@ -111,12 +111,14 @@ def measure_memory(task: Task, implementation: str) -> int | None:
         implementation: One of :data:`mmtwins.benchmark.peers.OURS` or :data:`mmtwins.benchmark.peers.PEERS`.
 
     Returns:
-        Bytes: resident memory of a fresh process on a CPU, allocated by torch on a GPU; None where it does not fit into
-        the machine's free memory.
+        Bytes: resident memory of a fresh process on a CPU, allocated by torch on a GPU in a second step; None where it does
+        not fit into the machine's free memory.
 
     Raises:
         ChildProcessError: The process failed for another reason.
     """
+    if task.is_on_gpu:
+        return _measure_gpu_memory(task, implementation)
     spec = json.dumps(dict(task=asdict(task), implementation=implementation, threads=torch.get_num_threads()))
     command = [sys.executable, '-c', 'from mmtwins.benchmark.measure import print_memory; print_memory()', spec]
     paths = os.pathsep.join(path for path in sys.path if path)
@@ -130,18 +132,26 @@ def measure_memory(task: Task, implementation: str) -> int | None:
     raise ChildProcessError(f'measuring memory of {implementation} failed: {result.stderr.strip()[-500:]}')
 
 
+def _measure_gpu_memory(task: Task, implementation: str) -> int | None:
+    """In this process: the allocator of torch knows what is in use. The first step may compile."""
+    torch.cuda.empty_cache()
+    try:
+        step = make_step(task, implementation)
+        before = torch.cuda.memory_allocated(task.device)
+        step()
+        torch.cuda.reset_peak_memory_stats(task.device)
+        step()
+        return torch.cuda.max_memory_allocated(task.device) - before
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
 def print_memory() -> None:
     """What the process of :func:`measure_memory` runs: print the bytes of the task in its last argument."""
     spec = json.loads(sys.argv[-1])
     torch.set_num_threads(spec['threads'])
     task = Task(**spec['task'])
     step = make_step(task, spec['implementation'])
-    if task.is_on_gpu:
-        before = torch.cuda.memory_allocated(task.device)
-        torch.cuda.reset_peak_memory_stats(task.device)
-        step()
-        print(torch.cuda.max_memory_allocated(task.device) - before)
-        return
     import resource
 
     # A process that takes more than there is would be killed, or would push others out.

@@ -15,7 +15,7 @@ from ..models.architectures import ARCHITECTURES
 from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
 
-OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled')
+OURS = ('mmtwins', 'mmtwins with_cp', 'mmtwins compiled', 'mmtwins channels-last')
 PEERS = {name: package_of(name) for name in ('mmseg', 'mmpretrain', 'timm')}  # package by module
 DROP_PATH_RATE = 0.2
 _torchvision: torch.library.Library  # of _import_torchvision
@@ -53,12 +53,14 @@ def check_installed(implementations: Sequence[str]) -> None:
             ) from None
 
 
-def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build_backbone(
+    implementation: str, arch: str | Mapping[str, Sequence] = 'small', weights: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Build Twins-SVT as one of the implementations has it; all return four maps (B, C, H, W).
 
     Args:
         implementation: One of :data:`OURS` or :data:`PEERS`.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
+        arch: ``'small'``, ``'base'`` or ``'large'``; ours can have one of its own.
         weights: State dict in native names to load. timm has no norms of stages.
 
     Returns:
@@ -66,15 +68,16 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
 
     Raises:
         ImportError: The library is not installed.
-        ValueError: The weights do not fit.
+        ValueError: The weights do not fit, or the library has no such architecture.
     """
-    settings = ARCHITECTURES[arch]
     model: nn.Module
     if implementation in OURS:
         model = TwinsSVTBackbone(arch=arch, drop_path_rate=DROP_PATH_RATE, with_cp=implementation == 'mmtwins with_cp')
         fmt = 'native'
     else:
-        fmt, module = implementation, _import_peer(implementation)
+        if not isinstance(arch, str):
+            raise ValueError(f'{implementation} has no architecture {arch}: take small, base or large')
+        fmt, module, settings = implementation, _import_peer(implementation), ARCHITECTURES[arch]
         if implementation == 'mmseg':
             model = module.SVT(
                 embed_dims=list(settings['embed_dims']),
@@ -96,9 +99,13 @@ def build_backbone(implementation: str, arch: str = 'small', weights: Mapping[st
         missing = [name for name in missing if not name.startswith(('norm.', 'head.'))]  # of timm's classifier, not run
         if missing:
             raise ValueError(f'{implementation} lacks weights for {", ".join(missing[:3])}')
-    if implementation == 'mmtwins compiled':
-        model = cast(nn.Module, torch.compile(model))
-    return model
+    return compile_alone(model) if implementation == 'mmtwins compiled' else model
+
+
+def compile_alone(model: nn.Module) -> nn.Module:
+    """Compile a model as in a new process. PyTorch gives the second size of a model dynamic shapes, and compiles no ninth."""
+    torch._dynamo.reset()
+    return cast(nn.Module, torch.compile(model))
 
 
 class _TimmMaps(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..engine.config import load_config
 from ..engine.model import build_model
 from ..models.backbone import TwinsBackbone
-from .peers import PEERS, build_backbone
+from .peers import PEERS, build_backbone, compile_alone
 from .task import PRECISIONS, Task
 
 
@@ -37,17 +37,20 @@ def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | N
     is_training = task.work == 'training'
     model.to(task.device).train(is_training)
     images = torch.randn(task.batch, 3, task.height, task.width, device=task.device)
+    if implementation == 'mmtwins channels-last':
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = images.to(memory_format=torch.channels_last)
     precision = PRECISIONS[task.precision]
 
     def step() -> None:
         autocast = (
             nullcontext() if precision is torch.float32 else torch.autocast(torch.device(task.device).type, precision)
         )
+        model.zero_grad(set_to_none=True)  # of the last step, so that a forward pass holds no gradients
         with torch.set_grad_enabled(is_training):
             with autocast:
                 loss = _run(model, images, samples)
             if is_training:
-                model.zero_grad(set_to_none=True)
                 assert loss is not None
                 loss.backward()
 
@@ -82,7 +85,7 @@ def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] 
     else:
         model.backbone.with_cp = implementation == 'mmtwins with_cp'
         if implementation == 'mmtwins compiled':
-            model.backbone = torch.compile(model.backbone)
+            model.backbone = compile_alone(model.backbone)
     make_sample = _make_detection_sample if scope == 'mmdet' else _make_segmentation_sample
     return model, [make_sample(model, task).to(task.device) for _ in range(task.batch)]
 

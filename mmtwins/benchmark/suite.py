@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .measure import measure_memory, measure_parts, measure_time
+from .precision import with_precision
 from .products import Rate
 from .report import Section, memory_section, parts_section, roofline_section, time_section
 from .roofline import Roofline, measure_roofline
@@ -52,7 +53,7 @@ def run_tasks(
         The measurements.
     """
     measured = Measurements([], [], [], [])
-    for task in tasks:
+    for task in with_precision(tasks):
         fitting = list(implementations)
         if with_memory:
             peaks = {name: measure_memory(task, name) for name in implementations}

@@ -1,5 +1,6 @@
 """What the benchmark measures, and the seconds it took."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from ..analysis.cost import backbone_macs
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+PRECISIONS = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 WORKS = ('inference', 'training')
 
 
@@ -20,9 +21,9 @@ class Task:
         height: Of the images, in pixels.
         width: Of the images, in pixels.
         batch: Images at once.
-        precision: ``'fp32'``, or ``'bf16'`` or ``'fp16'`` for autocast.
+        precision: ``'fp32'``; ``'tf32'``, the same with products in TF32 on a GPU; ``'bf16'`` or ``'fp16'`` for autocast.
         device: Such as ``'cpu'`` or ``'cuda:0'``.
-        arch: ``'small'``, ``'base'`` or ``'large'``.
+        arch: ``'small'``, ``'base'`` or ``'large'``; or one of its own, which only mmtwins has.
         config: Config of a whole segmentor or detector; None for the backbone alone.
         load: Busy processes beside it.
     """
@@ -33,7 +34,7 @@ class Task:
     batch: int = 1
     precision: str = 'fp32'
     device: str = 'cpu'
-    arch: str = 'small'
+    arch: str | Mapping[str, Sequence] = 'small'
     config: str | None = None
     load: int = 0
 

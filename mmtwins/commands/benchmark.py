@@ -17,8 +17,8 @@ SIDES = (256, 512, 1024, 1536, 2048)
 BATCHES = (1, 2, 4, 8)
 # Those of mmtwins.benchmark.task and mmtwins.benchmark.peers, without their import of torch.
 WORKS = ('inference', 'training')
-PRECISIONS = ('fp32', 'bf16', 'fp16')
-AGAINST = ('mmseg', 'mmpretrain', 'timm', 'mmtwins with_cp', 'mmtwins compiled')
+PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
+AGAINST = ('mmseg', 'mmpretrain', 'timm', 'mmtwins with_cp', 'mmtwins compiled', 'mmtwins channels-last')
 EXAMPLE = 'mmtwins benchmark --size 64x64 --rounds 2 --work inference --against --out benchmark'
 
 
@@ -80,6 +80,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         refuse(__name__, f'--threads {args.threads}: give at least 1')
     if min(args.load) < 0:
         refuse(__name__, f'--load {min(args.load)}: give 0 or more')
+    if 'tf32' in args.precision and not args.device.startswith('cuda'):
+        refuse(__name__, f'--precision tf32: {args.device} has no TF32; take fp32, or a GPU with --device cuda')
     if args.grow == 'side':
         args.size = [(side, side) for side in SIDES]
     if args.grow == 'batch':
