@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtwins.markdown import markdown_table, update_section
+from mmtwins.markdown import markdown_table, read_section, update_section
 
 
 def test_columns_of_numbers_are_aligned_right() -> None:
@@ -24,3 +24,13 @@ def test_tables_are_written_between_the_markers_of_a_section(tmp_path: Path) -> 
     )
     with pytest.raises(ValueError, match='has no section between <!-- other: begin -->'):
         update_section(path, 'other', '')
+
+
+def test_a_section_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / 'page.md'
+    path.write_text('a\n<!-- time: begin -->\nold\n<!-- time: end -->\nold\n')
+    assert read_section(path, 'time') == '\nold\n'
+    update_section(path, 'time', '')
+    assert path.read_text() == 'a\n<!-- time: begin -->\n\n<!-- time: end -->\nold\n'
+    with pytest.raises(ValueError, match='has no section between <!-- other: begin -->'):
+        read_section(path, 'other')

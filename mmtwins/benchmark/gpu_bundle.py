@@ -1,6 +1,7 @@
 """The GPU report: measure its parts in a process each, keep what was measured, and write the bundle."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -186,7 +187,7 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     report, tables = folder / 'report.json', folder / 'tables.md'
     content = dict(command=command, machine=dict(machine), parts=list(results))
-    report.write_text(json.dumps(content, indent=2) + '\n')
+    report.write_text(json.dumps(_without_infinity(content), indent=2, allow_nan=False) + '\n')
     charts = draw_report(results, folder)
     tables.write_text(to_markdown(command, machine, results, charts, '') + '\n')
     if page is not None:
@@ -196,6 +197,15 @@ def write_bundle(
             shutil.copyfile(chart, beside / chart.name)
         update_section(page, SECTION, to_markdown(command, machine, results, charts, f'{page.stem}/'))
     return [report, tables, *charts]
+
+
+def _without_infinity(value: Any) -> Any:
+    """None in place of numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _without_infinity(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def own_command(tool: str, arguments: Sequence[str]) -> list[str]:

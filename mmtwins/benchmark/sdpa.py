@@ -119,7 +119,7 @@ def measure_attention(
         except torch.cuda.OutOfMemoryError:
             found[way] = dict(reason='does not fit into memory')
         except (RuntimeError, ImportError, AttributeError) as error:
-            found[way] = dict(reason=f'not available: {str(error).splitlines()[0]}')
+            found[way] = dict(reason=f'not available: {(str(error) or type(error).__name__).splitlines()[0]}')
     synchronize = partial(torch.cuda.synchronize, device) if device.startswith('cuda') else lambda: None
     for way, seconds in time_in_turn(steps, rounds, synchronize).items():
         found[way]['seconds'] = [value / repeats for value in seconds]

@@ -1,6 +1,7 @@
 """The GPU report: parts that fail, that are kept, that crash their process; and the bundle."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_cuda import plug_in
-from gpu_results import all_kinds
+from gpu_results import all_kinds, result
 
 from mmtwins.benchmark import gpu_bundle
 from mmtwins.benchmark.gpu_bundle import (
@@ -182,6 +183,13 @@ def test_the_bundle_is_written_and_the_page_updated(tmp_path: Path, monkeypatch:
     for name in CAPTIONS:
         assert (page.parent / 'performance' / name).is_file() and (tmp_path / 'out' / name).is_file()
         assert f'](performance/{name})' in text and f']({name})' in tables
+
+
+def test_numbers_that_json_lacks_are_null_in_the_bundle(tmp_path: Path) -> None:
+    results = [result('amp fp16', None, 'failed') | dict(settings=dict(values=[1.5, math.nan, math.inf], size=(2, 3)))]
+    write_bundle(tmp_path, 'make gpu', MACHINE, results)
+    parts = json.loads((tmp_path / 'report.json').read_text(), parse_constant=lambda name: pytest.fail(name))['parts']
+    assert parts[0]['settings'] == dict(values=[1.5, None, None], size=[2, 3])
 
 
 def test_a_bundle_without_a_page_changes_no_page(tmp_path: Path) -> None:

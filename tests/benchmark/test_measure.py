@@ -1,6 +1,8 @@
 """Measuring: in turn, where the time goes, peak memory in a process. No time is judged."""
 
 import pytest
+import torch
+from fake_cuda import GIB, plug_in
 
 from mmtwins.benchmark import measure
 from mmtwins.benchmark.measure import measure_memory, measure_parts, measure_time, time_in_turn
@@ -34,6 +36,21 @@ def test_implementations_are_timed_beside_the_machine() -> None:
 
 def test_peak_memory_is_that_of_one_step() -> None:
     assert 2**20 < measure_memory(TASK, 'mmtwins') < 2**30
+
+
+def test_a_gpus_allocator_tells_the_memory_of_a_second_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = plug_in(monkeypatch, peak=5 * GIB)
+    monkeypatch.setattr(measure, 'make_step', lambda *args: lambda: calls.append('step'))
+    task = Task('training', 64, 64, device='cuda:0')
+    assert measure_memory(task, 'mmtwins') == 4 * GIB
+    expected = ['empty_cache', 'memory_allocated', 'step', 'reset_peak_memory_stats', 'step', 'max_memory_allocated']
+    assert calls == expected
+
+    def full() -> None:
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(measure, 'make_step', lambda *args: full)
+    assert measure_memory(task, 'mmtwins') is None
 
 
 @pytest.mark.parametrize(

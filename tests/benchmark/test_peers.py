@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch._dynamo
+from tiny import TINY
 from torch.testing import assert_close
 
 from mmtwins import TwinsSVTBackbone
@@ -30,6 +32,20 @@ def test_peers_hold_the_same_weights(peer: str) -> None:
 @pytest.mark.parametrize('implementation', OURS[:2])
 def test_variants_of_ours_are_built(implementation: str) -> None:
     assert build_backbone(implementation).with_cp == (implementation == 'mmtwins with_cp')
+
+
+def test_each_compiled_backbone_is_compiled_for_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    monkeypatch.setattr(torch._dynamo, 'reset', lambda: done.append('reset'))
+    monkeypatch.setattr(torch, 'compile', lambda model: done.append('compile') or model)
+    build_backbone('mmtwins compiled', TINY)
+    assert done == ['reset', 'compile']
+
+
+def test_an_architecture_of_its_own_is_ours_alone() -> None:
+    assert build_backbone('mmtwins', TINY).norm_list[0].normalized_shape == (8,)
+    with pytest.raises(ValueError, match='timm has no architecture'):
+        build_backbone('timm', TINY)
 
 
 def test_a_missing_library_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

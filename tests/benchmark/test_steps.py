@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
 from mmtwins import TwinsSVTBackbone
 from mmtwins.benchmark import steps
@@ -35,6 +36,43 @@ def test_a_step_has_gradients_in_training_alone(monkeypatch, work: str, precisio
     grads = [parameter.grad is not None for parameter in model.parameters()]
     assert all(grads) if work == 'training' else not any(grads)
     assert torch.equal(model.state_dict()['norm_list.0.weight'], weights['norm_list.0.weight'])
+
+
+def test_channels_last_holds_for_weights_and_images(monkeypatch) -> None:
+    seen = []
+    build = steps.build_backbone
+
+    def watched(*args):
+        model = build(*args)
+        model.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs[0])))
+        return model
+
+    monkeypatch.setattr(steps, 'build_backbone', watched)
+    for name in ('mmtwins', 'mmtwins channels-last'):
+        make_step(Task('inference', 32, 40, arch=TINY), name)()
+    layouts = [(model.patch_embeds[0].proj.weight, images) for model, images in seen]
+    assert [[one.is_contiguous(memory_format=torch.channels_last) for one in pair] for pair in layouts] == [
+        [False, False],
+        [True, True],
+    ]
+
+
+def test_a_forward_pass_holds_no_gradients_of_the_last_step(monkeypatch) -> None:
+    held = []
+    build = steps.build_backbone
+
+    def watched(*args):
+        model = build(*args)
+        model.register_forward_pre_hook(
+            lambda module, _: held.append(any(p.grad is not None for p in module.parameters()))
+        )
+        return model
+
+    monkeypatch.setattr(steps, 'build_backbone', watched)
+    step = make_step(Task('training', 32, 32, arch=TINY), 'mmtwins')
+    step()
+    step()
+    assert held == [False, False]
 
 
 def test_a_config_with_another_backbone_is_refused(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """What one run measures, task by task."""
 
 import pytest
+import torch
 
 from mmtwins.benchmark import suite
 from mmtwins.benchmark.products import Product, Rate
@@ -35,6 +36,19 @@ def test_what_does_not_fit_is_not_timed(timed: list) -> None:
     assert [task for task, _ in measured.memory] == TASKS
     assert [task for task, _ in measured.profiles] == TASKS
     assert [section.caption.split()[0] for section in shown] == ['peak', 'fastest', 'where'] * 2
+
+
+def test_products_are_in_the_precision_of_the_task(timed: list, monkeypatch) -> None:
+    seen = []
+
+    def measure_memory(task, name):
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return 1
+
+    monkeypatch.setattr(suite, 'measure_memory', measure_memory)
+    tasks = [Task('inference', 64, 64, precision=precision) for precision in ('tf32', 'fp32')]
+    run_tasks(tasks, ['mmtwins'], lambda section: None, with_time=False, with_memory=True)
+    assert seen == [True, False]
 
 
 def test_only_what_is_asked_for_is_measured(timed: list) -> None:

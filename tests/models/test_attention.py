@@ -174,6 +174,19 @@ def test_more_windows_than_a_kernel_takes_are_attended_in_parts(monkeypatch) -> 
     assert sizes[1:] == [5, 5, 4, 5, 5, 4, 5]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_a_gpu_takes_more_windows_than_its_kernels(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    attn = LocallyGroupedSelfAttention(dim=32, num_heads=1, window_size=2)
+    x = torch.randn(1, 520, 520, 32)  # 67600 windows
+    with torch.no_grad():
+        expected, actual = attn(x), attn.to('cuda', dtype)(x.to('cuda', dtype))
+    tolerance = 1e-2 if dtype is torch.float16 else 1e-4
+    assert_close(actual.float().cpu(), expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize('window_padding', WINDOW_PADDINGS)
 def test_lsa_for_symbolic_sizes_equals_lsa_for_known_ones(window_padding: str, size: tuple[int, int]) -> None:

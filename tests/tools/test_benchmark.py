@@ -68,6 +68,7 @@ def test_the_tool_writes_tables_json_and_charts(
         ('--device tpu7', "error: device 'tpu7' cannot be used here"),
         ('--rounds 1', 'a spread needs at least 2'),
         ('--load -1', '--load -1: give 0 or more'),
+        ('--precision fp32 tf32', '--precision tf32: cpu has no TF32; take fp32, or a GPU with --device cuda'),
     ],
 )
 def test_wrong_arguments_end_in_one_line(call_tool, arguments: str, message: str) -> None:
