@@ -133,7 +133,7 @@ def test_small_images_and_unknown_formats_are_refused(backbone: nn.Module, tmp_p
 @pytest.mark.parametrize(
     ('format_', 'message'),
     [
-        ('onnx', f'onnx, onnxscript is not installed: {re.escape(how_to_install("export"))}'),
+        ('onnx-legacy', f'onnx is not installed: {re.escape(how_to_install("export"))}'),
         ('openvino', f'openvino is not installed: {re.escape(how_to_install("openvino"))}'),
     ],
 )
