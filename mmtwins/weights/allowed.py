@@ -8,7 +8,7 @@ everything. Stand-ins with the same names do what MMEngine's checkpoints need, a
 import argparse
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -120,6 +120,7 @@ PLAIN: dict[str, Any] = {
     '_codecs.encode': _bytes_of,
     'builtins.set': set,
     'builtins.complex': complex,
+    'collections.Counter': Counter,  # milestones of a schedule
     'torch.device': torch.device,
     'torch._utils._rebuild_qtensor': torch._utils._rebuild_qtensor,
     **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype | torch.qscheme)},

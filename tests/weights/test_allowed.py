@@ -5,6 +5,7 @@ import codecs
 import os
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def test_what_others_save_beside_weights(load: Callable, tmp_path: Path) -> None
         'args': argparse.Namespace(lr=0.1),
         'plain': [1, 'a', None, True, 2**70, b'bytes', {3}, (1.5, 1j)],
         'size': torch.Size([1, 2]),
+        'milestones': Counter([3, 3, 5]),
         'types': [torch.bool, torch.uint8, torch.bfloat16, torch.device('cpu')],
     }
     torch.save(content, tmp_path / 'a.pth')
@@ -94,6 +96,7 @@ def test_what_others_save_beside_weights(load: Callable, tmp_path: Path) -> None
     assert loaded['args'].lr == 0.1
     assert loaded['plain'] == content['plain']
     assert loaded['size'] == content['size']
+    assert type(loaded['milestones']) is Counter and loaded['milestones'] == {3: 2, 5: 1}
     assert loaded['types'] == content['types']
     assert type(loaded['parameter']) is torch.nn.Parameter
     assert all(torch.equal(loaded['model'][name], value) for name, value in content['model'].items())
