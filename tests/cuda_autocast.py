@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 NAMES = {
     torch.float16: """
@@ -52,4 +52,4 @@ def _cast(x: Any, dtype: torch.dtype) -> Any:
 
 
 def _types(args: tuple) -> set[torch.dtype]:
-    return {x.dtype for x in tree_leaves(args) if isinstance(x, Tensor)}
+    return {x.dtype for x in tree_flatten(args)[0] if isinstance(x, Tensor)}

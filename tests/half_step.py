@@ -10,7 +10,7 @@ import torch
 from cuda_autocast import CudaAutocast
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _float32(x: Any) -> Any:
 
 
 def _leaves(x: Any) -> list[Any]:
-    return tree_leaves(tree_map(lambda y: dict(y.items()) if isinstance(y, InstanceData) else y, x))
+    return tree_flatten(tree_map(lambda y: dict(y.items()) if isinstance(y, InstanceData) else y, x))[0]
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -18,6 +18,8 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
+from mmtwins.weights.opening import read_file
+
 NUM_IMAGES = 11
 
 
@@ -178,7 +180,7 @@ def read_images(work_dir: Path) -> list[int]:
 
 def assert_same_checkpoints(given: Path, expected: Path, metrics: bool = True) -> None:
     """All that two checkpoints hold is the same to the bit, but what tells of time and names, and perhaps metrics."""
-    first, second = (torch.load(path, weights_only=True) for path in (given, expected))
+    first, second = (read_file(path) for path in (given, expected))
     for checkpoint in (first, second):
         for key in ('time', 'experiment_name', 'cfg', 'mmengine_version'):  # which names the commit of the folder
             checkpoint['meta'].pop(key, None)

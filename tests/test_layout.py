@@ -179,17 +179,29 @@ main(['train', '--help'])
     assert 'default_scope decides' in done.stdout
 
 
+def without(packages: tuple[str, ...]) -> str:
+    """Code that makes packages missing; a finder that raises would make looking for them an error, as torch 2.1 does."""
+    return f"""
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split('.')[0] in {packages} else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
+"""
+
+
 def test_importing_the_package_needs_torch_and_mmengine_alone() -> None:
     """And loads nothing that they do not load, but our own hooks, models and weights."""
     code = f"""
 import sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {HEAVY}:
-            raise ImportError(f'{{name}} is blocked')
-
-sys.meta_path.insert(0, Blocker())
+{without(HEAVY)}
 import mmengine.hooks, mmengine.runner, torch.utils.checkpoint
 before = set(sys.modules)
 import mmtwins
@@ -200,7 +212,7 @@ print('inside', *sorted(name.split('.')[1] for name in sys.modules if name.count
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outside, inside = done.stdout.splitlines()
-    assert outside == 'outside mmtwins'
+    assert outside.removesuffix(' numpy') == 'outside mmtwins', 'numpy._core of NumPy 1 is a folder of its own'
     assert inside == 'inside datasets engine installing models registration weights'
 
 
@@ -209,12 +221,7 @@ def test_the_drop_in_needs_torch_alone() -> None:
     code = f"""
 import sys, tempfile
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {(*HEAVY, 'mmengine', 'addict', 'yaml', 'cv2', 'rich', 'termcolor')}:
-            raise ImportError(f'{{name}} is blocked')
-
-sys.meta_path.insert(0, Blocker())
+{without((*HEAVY, 'mmengine', 'addict', 'yaml', 'cv2', 'rich', 'termcolor'))}
 import torch
 import mmtwins
 from mmtwins.dropin import gvt, segmentation_gvt

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.distributed.fsdp import (
     StateDictConfig,
     StateDictType,
 )
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from ..models.block import TwinsBlock
 
@@ -62,7 +63,9 @@ class TwinsFSDPStrategy(FSDPStrategy):
                 "'full'"
             )
         on_cpu = get_device() == 'cpu'
-        wrapper = dict(type='MMFullyShardedDataParallel', auto_wrap_policy=ModuleWrapPolicy((TwinsBlock,)))
+        # A function, since MMEngine refuses what cannot be called, as the ModuleWrapPolicy of torch 2.1.
+        each_block = partial(transformer_auto_wrap_policy, transformer_layer_cls={TwinsBlock})
+        wrapper: dict[str, Any] = dict(type='MMFullyShardedDataParallel', auto_wrap_policy=each_block)
         wrapper |= dict(device_id=torch.device('cpu')) if on_cpu else {}
         super().__init__(model_wrapper={**wrapper, **(model_wrapper or {})}, state_dict_cfg=state_dict_cfg, **kwargs)
         # Offloading from CPU to CPU in PyTorch: weights end in a segfault, and both moments of Adam in one tensor.

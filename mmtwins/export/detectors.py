@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..engine.console import only_errors
 from .exportable import MMDEPLOY
-from .runtimes import Runner, note_metadata
+from .runtimes import OLDER_EXPORTER, Runner, note_metadata
 
 OPSET = 16  # the first whose RoiAlign has MMDetection's half-pixel shift
 # Of mmdeploy: what its own configs for detectors have.
@@ -76,7 +76,7 @@ def write_detector(
                 predict,
                 (torch.randn(1, 3, height, width),),
                 str(path),
-                dynamo=False,
+                **OLDER_EXPORTER,
                 autograd_inlining=False,  # mmdeploy's functions have their own symbols
                 opset_version=OPSET,
                 input_names=['images'],

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ LEGACY_OPSET = 17  # the newest that the older one writes without conversion
 MIN_SIDE = 64  # of an image to trace, in pixels: sizes of 1 would be taken for constants
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 METADATA = 'mmtwins.json'  # name of the metadata in files of PyTorch
+# Before torch 2.5, there was one exporter of ONNX, and no argument to choose it by.
+OLDER_EXPORTER: dict[str, Any] = {'dynamo': False} if 'dynamo' in signature(torch.onnx.export).parameters else {}
 Runner = Callable[[Tensor], list[Tensor]]
 
 
@@ -48,6 +51,7 @@ class Format(NamedTuple):
         runs: Packages that run it.
         write: Writes a model to a file.
         read: Gives a function that runs the file, on as many threads as PyTorch has.
+        torch: The oldest that writes and reads it.
     """
 
     title: str
@@ -56,6 +60,7 @@ class Format(NamedTuple):
     runs: tuple[str, ...]
     write: Callable[[nn.Module, Path, Traced], None]
     read: Callable[[Path], Runner]
+    torch: str = '2.1'
 
 
 def write_file(
@@ -86,10 +91,14 @@ def write_file(
         metadata: Written into the file, see :func:`mmtwins.export.describe`.
 
     Raises:
-        ImportError: A package is not installed.
+        ImportError: A package is not installed, or torch is too old for the format.
         ValueError: The format is unknown, or the size is too small to trace.
     """
-    require(*format_of(format_).needs)
+    oldest = format_of(format_).torch
+    if torch.__version__ < oldest:  # no plain text: it compares numbers
+        others = ', '.join(name for name, one in FORMATS.items() if one.torch < oldest)
+        raise ImportError(f'{format_} needs torch {oldest} or newer, and here is {torch.__version__}: choose {others}')
+    require(*FORMATS[format_].needs)
     if dynamic and min(height, width) < MIN_SIDE:
         raise ValueError(f'{height} x {width} pixels are too small to trace: give at least {MIN_SIDE} x {MIN_SIDE}')
     images = torch.randn(2 if dynamic else 1, channels, height, width, device=next(model.parameters()).device)
@@ -174,7 +183,7 @@ def _write_legacy_onnx(model: nn.Module, path: Path, traced: Traced) -> None:
         model,
         (traced.images,),
         str(path),
-        dynamo=False,
+        **OLDER_EXPORTER,
         opset_version=LEGACY_OPSET,
         input_names=['images'],
         output_names=names,
@@ -284,11 +293,11 @@ def _without_notes() -> Iterator[None]:
 
 ONNX = ('onnx', 'onnxscript')
 FORMATS = {
-    'onnx': Format('ONNX', '.onnx', ONNX, ('onnxruntime',), _write_onnx, _read_onnx),
+    'onnx': Format('ONNX', '.onnx', ONNX, ('onnxruntime',), _write_onnx, _read_onnx, '2.6'),
     'onnx-legacy': Format(
         'ONNX, TorchScript exporter', '.onnx', ('onnx',), ('onnxruntime',), _write_legacy_onnx, _read_onnx
     ),
     'openvino': Format('OpenVINO', '.xml', ('openvino',), ('openvino',), _write_openvino, _read_openvino),
-    'torch-export': Format('torch.export', '.pt2', (), (), _write_torch_export, _read_torch_export),
+    'torch-export': Format('torch.export', '.pt2', (), (), _write_torch_export, _read_torch_export, '2.6'),
     'torchscript': Format('TorchScript', '.pt', (), (), _write_torchscript, _read_torchscript),
 }

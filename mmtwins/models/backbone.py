@@ -130,7 +130,8 @@ class TwinsBackbone(BaseModule):
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
         stages: Iterator[Any]  # nn.ModuleList does not say what it holds
-        stages = zip(self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list, strict=True)
+        # Equally many of each; torch.compile of torch 2.1 does not know strict.
+        stages = zip(self.patch_embeds, self.pos_drops, self.blocks, self.pos_block, self.norm_list)
         for i, (patch_embed, pos_drop, blocks, pos_block, norm) in enumerate(stages):
             x = pos_drop(patch_embed(x))  # (B, H_i, W_i, C_i)
             for j, block in enumerate(blocks):

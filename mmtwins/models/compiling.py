@@ -3,6 +3,6 @@
 try:
     from torch.compiler import is_compiling
 except ImportError:  # torch 2.1 and 2.2
-    from torch._dynamo.external_utils import is_compiling
+    from torch._utils import is_compiling
 
 __all__ = ['is_compiling']

@@ -8,7 +8,7 @@ everything. Stand-ins with the same names do what MMEngine's checkpoints need, a
 import argparse
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -90,6 +90,13 @@ def _get_statistics_method(owner: type, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """``_codecs.encode`` as protocol 2 of pickle writes bytes; another encoding would be imported by its name."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode with the encoding {str(encoding)[:20]!r}')
+    return text.encode(encoding)
+
+
 # A name without a dot is none that a file can give. PyTorch may then complete these objects, but not make them.
 ALLOWED: list[Callable | tuple[Callable, str]] = [
     (_History, f'{HistoryBuffer.__module__}.{HistoryBuffer.__qualname__}'),
@@ -106,6 +113,18 @@ ALLOWED: list[Callable | tuple[Callable, str]] = [
         for function, name in ((multiarray.scalar, 'scalar'), (_new_array, '_reconstruct'))
     ),
 ]
+
+
+# What newer versions of PyTorch allow of themselves, and those before 2.6 not all of.
+PLAIN: dict[str, Any] = {
+    '_codecs.encode': _bytes_of,
+    'builtins.set': set,
+    'builtins.complex': complex,
+    'collections.Counter': Counter,  # milestones of a schedule
+    'torch.device': torch.device,
+    'torch._utils._rebuild_qtensor': torch._utils._rebuild_qtensor,
+    **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype | torch.qscheme)},
+}
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -192,6 +211,6 @@ class WeightsPickle:
 
 
 def _allowed_by_name() -> dict[str, Any]:
-    """What PyTorch allows in itself, and :data:`ALLOWED`."""
+    """What PyTorch allows in itself, :data:`PLAIN` and :data:`ALLOWED`."""
     own = {name: one for one, name in (entry for entry in ALLOWED if isinstance(entry, tuple))}
-    return {**torch._weights_only_unpickler._get_allowed_globals(), **own}
+    return {**torch._weights_only_unpickler._get_allowed_globals(), **PLAIN, **own}

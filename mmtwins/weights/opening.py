@@ -71,7 +71,7 @@ def read_file(path: Path, map_location: Any = None, mmap: bool = False, name: st
         warnings.catch_warnings(),
     ):
         warnings.simplefilter('ignore')  # about protocols of pickle that no checkpoint has
-        content = torch.load(path, map_location=map_location, **options)
+        content = torch.load(str(path), map_location=map_location, **options)  # mmap of torch 2.1 takes no Path
     _check_content(content, name, size)
     return _defuse(content)
 

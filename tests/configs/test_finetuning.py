@@ -18,6 +18,7 @@ from mmtwins.engine.checks import check_checkpoints
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model
 from mmtwins.weights.converting import from_native
+from mmtwins.weights.opening import read_file
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -193,7 +194,7 @@ def test_segmentation_config_trains_from_a_public_checkpoint_with_other_classes(
     assert len(losses(output)) == 3
     assert np.isfinite(losses(output)).all()
     (best,) = (tmp_path / 'work_dirs' / 'segmentation').glob('best_mIoU_iter_*.pth')
-    saved = torch.load(best, weights_only=True)['state_dict']
+    saved = read_file(best)['state_dict']
     heads = {f'{head}.conv_seg': len(cfg.classes) for head in ('decode_head', 'auxiliary_head')}
     check_weights(saved, public, heads, max_step=3 * cfg.optim_wrapper.optimizer.lr)
     tested = call_tool('test.py', config, best, *options(*settings))
@@ -227,7 +228,7 @@ def test_detection_config_trains_from_a_public_checkpoint_with_other_classes(
     assert 'auto_scale_lr.base_batch_size' not in output
     assert len(losses(output)) == 2  # 8 images, 4 a batch
     assert np.isfinite(losses(output)).all()
-    saved = torch.load(tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth', weights_only=True)['state_dict']
+    saved = read_file(tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth')['state_dict']
     own_heads = {f'roi_head.{layer}': ours for layer, (_, ours) in heads.items()}
     check_weights(saved, public, own_heads, max_step=2 * cfg.optim_wrapper.optimizer.lr)
     tested = call_tool('test.py', config, tmp_path / 'work_dirs' / 'detection' / 'epoch_1.pth', *options(*settings))

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_on_meta
 from mmtwins.engine.runner import build_runner
+from mmtwins.weights.opening import read_file
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
@@ -76,7 +77,7 @@ def test_ema_saves_the_average_and_the_weights(plain: Recorder, toy_data: Path, 
     path = config('ema')
     recorder, _ = train(path, toy_data, tmp_path)
     assert recorder.losses == plain.losses
-    checkpoint = torch.load(tmp_path / 'iter_2.pth', weights_only=True)
+    checkpoint = read_file(tmp_path / 'iter_2.pth')
     (momentum,) = (hook.momentum for hook in load_config(str(path)).custom_hooks if hook.type == 'EMAHook')
     first, second = recorder.weights
     averaged = 0

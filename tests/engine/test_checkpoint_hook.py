@@ -19,6 +19,7 @@ from mmtwins.engine.checkpoint_hook import SafeCheckpointHook
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.work_dir import find_newest_checkpoint
 from mmtwins.weights import saving
+from mmtwins.weights.opening import read_file
 
 VALIDATED = {**VALIDATION, 'train_cfg.val_interval': 4}
 
@@ -39,7 +40,7 @@ def checkpoints(folder: Path) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
+    return read_file(path)
 
 
 def checkpoint_hook(runner: Runner) -> SafeCheckpointHook:

@@ -19,6 +19,7 @@ from toys import DETECTOR, save_toy_checkpoint
 from mmtwins.engine.class_order import match_by_name, metric_ids, reorder
 from mmtwins.engine.config import load_config
 from mmtwins.engine.runner import build_runner
+from mmtwins.weights.opening import read_file
 
 CallTool = Callable[..., subprocess.CompletedProcess]
 pytest.importorskip('mmdet')
@@ -159,7 +160,7 @@ def test_the_order_of_classes_is_that_of_the_checkpoint(
         assert metrics == pytest.approx(expected[1], abs=1e-3)
         assert losses == pytest.approx(expected[0], rel=1e-5)
         assert [one['category_id'] for one in found] == [one['category_id'] for one in expected[2]]
-        meta = torch.load(tmp_path / name / 'iter_2.pth', weights_only=True)['meta']
+        meta = read_file(tmp_path / name / 'iter_2.pth')['meta']
         assert meta['dataset_meta']['classes'] == order
 
 
@@ -273,7 +274,7 @@ def test_the_parts_of_one_training_get_one_order(
     assert second.metainfo['classes'] == second.dataset.metainfo['classes'] == CLASSES
     assert named_boxes(first) == named_boxes(second.dataset)
     assert runner.train_dataloader.dataset.metainfo['classes'] == CLASSES
-    meta = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']
+    meta = read_file(tmp_path / 'iter_2.pth')['meta']
     assert meta['dataset_meta']['classes'] == CLASSES
 
 

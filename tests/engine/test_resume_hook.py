@@ -20,6 +20,7 @@ from mmtwins.engine.distributed import CPUDistributedDataParallel
 from mmtwins.engine.random_states import ITERATION, get_random_states, kept_random_states, seed_random_numbers
 from mmtwins.engine.resume_hook import _obstacles
 from mmtwins.engine.runner import build_runner
+from mmtwins.weights.opening import read_file
 
 EXACT = 'equals an uninterrupted one bit for bit'
 
@@ -109,7 +110,7 @@ def test_a_validation_that_changes_the_rate_is_made_up_for(by_epoch: bool, tmp_p
         (tmp_path / 'killed' / 'last_checkpoint').write_text(str(tmp_path / 'killed' / 'iter_8.pth'))
     train(tmp_path / 'killed', resume=True, by_epoch=by_epoch, **options)
     assert_same_checkpoints(tmp_path / 'killed' / last, tmp_path / 'whole' / last)
-    rates = [torch.load(tmp_path / 'whole' / name, weights_only=True)['optimizer']['param_groups'][0]['lr']
+    rates = [read_file(tmp_path / 'whole' / name)['optimizer']['param_groups'][0]['lr']
              for name in (last, last.replace('12', '1').replace('3', '1'))]  # fmt: skip
     assert rates[0] < rates[1]
 
@@ -122,7 +123,7 @@ def test_a_training_that_is_complete_says_so(tmp_path: Path) -> None:
 
 def test_a_seed_that_nobody_gave_is_kept(tmp_path: Path) -> None:
     train(tmp_path / 'killed', 7, randomness=dict(seed=None))
-    seed = torch.load(tmp_path / 'killed' / 'iter_6.pth', weights_only=True)['meta']['seed']
+    seed = read_file(tmp_path / 'killed' / 'iter_6.pth')['meta']['seed']
     train(tmp_path / 'killed', resume=True, randomness=dict(seed=None))
     train(tmp_path / 'whole', randomness=dict(seed=seed))
     assert_same_checkpoints(tmp_path / 'killed' / 'iter_12.pth', tmp_path / 'whole' / 'iter_12.pth')
@@ -131,7 +132,7 @@ def test_a_seed_that_nobody_gave_is_kept(tmp_path: Path) -> None:
 def pretend(work_dir: Path, iteration: int, change: Callable[[dict], None] = lambda checkpoint: None, **kwargs) -> Path:
     """A checkpoint of another iteration than that of the run which wrote it."""
     train(work_dir, 3, **kwargs)
-    checkpoint = torch.load(work_dir / 'iter_2.pth', weights_only=True)
+    checkpoint = read_file(work_dir / 'iter_2.pth')
     checkpoint['meta']['iter'] = iteration
     change(checkpoint)
     path = work_dir / f'iter_{iteration}.pth'
@@ -174,7 +175,7 @@ def test_mmengine_alone_continues_our_checkpoints_and_we_its(tmp_path: Path) -> 
     train(tmp_path, 7)
     runner, _ = train(tmp_path, 9, resume=True, build=Runner.from_cfg)
     assert runner.iter == 8
-    assert 'exact_resume' not in torch.load(tmp_path / 'iter_8.pth', weights_only=True)
+    assert 'exact_resume' not in read_file(tmp_path / 'iter_8.pth')
     _, log = train(tmp_path, resume=True)
     assert 'bit for bit: the checkpoint has no random states, another program wrote it' in log
     order = list(itertools.islice(InfiniteSampler(range(NUM_IMAGES), seed=3), 25))
@@ -183,7 +184,7 @@ def test_mmengine_alone_continues_our_checkpoints_and_we_its(tmp_path: Path) -> 
 
 def test_a_checkpoint_holds_the_random_states_that_the_next_iteration_begins_with(tmp_path: Path) -> None:
     train(tmp_path, 7)
-    saved = torch.load(tmp_path / 'iter_6.pth', weights_only=True)['exact_resume']
+    saved = read_file(tmp_path / 'iter_6.pth')['exact_resume']
     (states,) = saved['random_states']
     with kept_random_states():
         seed_random_numbers(3, ITERATION, 6, 0)
@@ -203,9 +204,7 @@ def test_the_states_in_the_checkpoint_are_what_the_next_iteration_uses(tmp_path:
     pretend(tmp_path / 'killed', 2, change)
     train(tmp_path / 'killed', 4, resume=True)
     train(tmp_path / 'whole', 4)
-    given, expected = (
-        torch.load(tmp_path / name / 'iter_4.pth', weights_only=True)['state_dict'] for name in ('killed', 'whole')
-    )
+    given, expected = (read_file(tmp_path / name / 'iter_4.pth')['state_dict'] for name in ('killed', 'whole'))
     assert not torch.equal(given['layers.0.weight'], expected['layers.0.weight'])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from mmtwins.export import FORMATS, export_onnx, verify, verify_onnx
 from mmtwins.export.runtimes import METADATA, open_file, write_file
@@ -20,8 +21,20 @@ SLOW = (
 
 
 def require(format_: str) -> None:
+    if torch.__version__ < FORMATS[format_].torch:
+        pytest.skip(f'{format_} needs torch {FORMATS[format_].torch}')
     for package in (*FORMATS[format_].needs, *FORMATS[format_].runs):
         pytest.importorskip(package, reason=f'needs {package}')
+
+
+def test_a_torch_that_is_too_old_is_named(backbone: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.5.1+cpu'))
+    for format_ in ('onnx', 'torch-export'):
+        with pytest.raises(
+            ImportError, match=f'{format_} needs torch 2.6 or newer, and here is 2.5.1.cpu: choose onnx-leg'
+        ):
+            write_file(backbone, tmp_path / 'a', format_, 72, 100)
+    write_file(backbone, tmp_path / 'a.pt', 'torchscript', 72, 100)
 
 
 def set_padding(model: nn.Module, window_padding: str) -> nn.Module:
@@ -75,6 +88,7 @@ def test_a_trace_follows_the_padding_of_the_image_at_hand(
 def test_onnx_of_a_backbone_takes_all_sizes(window_padding: str, onnx_packages: None, tmp_path: Path) -> None:
     from mmtwins import TwinsSVTBackbone
 
+    require('onnx')
     one_stage = dict(
         arch=dict(embed_dims=(8,), depths=(2,), num_heads=(2,), mlp_ratios=(2,)),
         window_sizes=(7,),
@@ -119,7 +133,7 @@ def test_small_images_and_unknown_formats_are_refused(backbone: nn.Module, tmp_p
 @pytest.mark.parametrize(
     ('format_', 'message'),
     [
-        ('onnx', f'onnx, onnxscript is not installed: {re.escape(how_to_install("export"))}'),
+        ('onnx-legacy', f'onnx is not installed: {re.escape(how_to_install("export"))}'),
         ('openvino', f'openvino is not installed: {re.escape(how_to_install("openvino"))}'),
     ],
 )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from mmtwins.engine.arguments import readable_errors
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.work_dir import locked_work_dir, resume_if_possible
+from mmtwins.weights.opening import read_file
 
 ITERATIONS = 40
 INTERVAL = 4
@@ -235,7 +236,7 @@ def finish(process: int, seconds: float = 60) -> int:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds."""
-    return torch.load(path, weights_only=True)
+    return read_file(path)
 
 
 def count_differences(given: Path, expected: Path) -> int:

@@ -24,6 +24,8 @@ def test_all_pictures_but_the_first_are_named(suffix: str, tmp_path: Path) -> No
     path = write_all(tmp_path / f'several{suffix}', 3)
     assert note_on(path, cv2.imread(path)).startswith('holds 3 pictures: only the first is predicted on')
     path = write_all(tmp_path / f'one{suffix}', 1)
+    if suffix == '.gif' and cv2.imread(path) is None:
+        pytest.skip('OpenCV reads GIF from version 4.12')
     assert note_on(path, cv2.imread(path)) == ''
 
 

@@ -20,6 +20,7 @@ from mmdet.models import RetinaHead, RPNHead, SingleRoIExtractor
 from mmdet.registry import MODELS, TASK_UTILS
 
 from mmtwins import Float32RetinaHead, Float32RoIExtractor, Float32RPNHead
+from mmtwins.export.runtimes import OLDER_EXPORTER
 from mmtwins.models.float32 import HALF
 
 ON_GPU = pytest.param(
@@ -150,7 +151,7 @@ def test_traced_and_exported_graphs_are_those_of_mmdet() -> None:
         graph = torch.jit.trace(extractor, (maps, make_rois()), check_trace=False).inlined_graph
         traced.append([node.kind() for node in graph.nodes()])
         fallback = torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH  # RoIAlign is mmcv's own operator
-        torch.onnx.export(extractor, (maps, make_rois()), file, operator_export_type=fallback, dynamo=False)
+        torch.onnx.export(extractor, (maps, make_rois()), file, operator_export_type=fallback, **OLDER_EXPORTER)
         exported.append([node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node])
     assert traced[0] == traced[1]
     assert exported[0] == exported[1]

@@ -17,12 +17,13 @@ def segmentor(tmp_path_factory):
 
     _require_libraries()
     from mmtwins.inference.predictor import Predictor
+    from mmtwins.weights.opening import read_file
 
     meta = dict(dataset_meta=dict(classes=CLASSES, reduce_zero_label=True))
     path = save_toy_checkpoint('mmseg', tmp_path_factory.mktemp('page-seg') / 'seg.pth', meta)
     import torch
 
-    content = torch.load(path, weights_only=True)
+    content = read_file(path)
     history = HistoryBuffer([12.0, 34.56], [1, 1])
     torch.save({**content, 'message_hub': dict(log_scalars={'val/mIoU': history})}, path)
     return Predictor(SEGMENTOR, path, 'cpu')

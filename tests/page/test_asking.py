@@ -40,8 +40,8 @@ def test_files_that_give_nothing_say_why_without_their_path(segmentor, bad_image
 
 def test_a_file_with_several_pictures_has_a_note(segmentor, tmp_path):
     pictures = [Image.fromarray(np.full((64, 64, 3), value, np.uint8)) for value in (0, 99)]
-    pictures[0].save(tmp_path / 'film.gif', save_all=True, append_images=pictures[1:])
-    note = Model(segmentor).predict(tmp_path / 'film.gif').note
+    pictures[0].save(tmp_path / 'film.tif', save_all=True, append_images=pictures[1:])
+    note = Model(segmentor).predict(tmp_path / 'film.tif').note
     assert note.startswith('holds 2 pictures') and str(tmp_path) not in note
 
 

@@ -151,7 +151,8 @@ def test_a_segmentation_from_upload_to_download(browser, url, segmented, photo, 
     assert {path.name for path in held} >= {'a photo.jpg', 'attention.png'}
     browser.clear()
     browser.wait(lambda: not uploads())
-    assert not browser.find('#prediction .stage')[0].is_displayed() and not browser.find('#point')
+    browser.wait(lambda: not browser.find('#prediction .stage')[0].is_displayed())
+    assert not browser.find('#point')
 
     addresses = browser.requested()
     assert any('/queue/join' in address for address in addresses)

@@ -119,7 +119,8 @@ def test_without_network_the_message_is_short_and_the_venv_is_kept(script, execu
     env = {name: value for name, value in os.environ.items() if not name.startswith('PIP_')}
     env.update(XDG_CACHE_HOME=str(tmp_path / 'cache'), PIP_CONFIG_FILE=os.devnull, PIP_RETRIES='0')
     env.update(PIP_INDEX_URL='http://127.0.0.1:9/simple', PATH=f'{compilers}:{os.environ["PATH"]}')
-    command = [sys._base_executable, str(root / 'tools' / 'setup_environment.py'), '--', 'echo', 'started']
+    python = str(Path(sys.base_prefix, 'bin', PYTHON))  # sys._base_executable of Python 3.10 is the environment's
+    command = [python, str(root / 'tools' / 'setup_environment.py'), '--', 'echo', 'started']
     for created in (True, False):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 1

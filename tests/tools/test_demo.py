@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+
+from mmtwins.weights.opening import read_file
 
 ROOT = Path(__file__).resolve().parents[2]
 for package in ('mmcv', 'mmseg', 'mmdet', 'rich', 'matplotlib'):
@@ -125,7 +126,7 @@ def check_results(work, output):
         assert list(results[task]['metrics']) == metrics
         assert all(0 <= value <= 1 for value in results[task]['metrics'].values())
         assert results[task]['training_seconds'] > 1
-        trained = torch.load(work / task / 'iter_8.pth', weights_only=True, map_location='cpu')
+        trained = read_file(work / task / 'iter_8.pth', 'cpu')
         assert trained['meta']['iter'] == 8
     for path in results['paths'].values():
         assert Path(path).is_file() and Path(path).name in output

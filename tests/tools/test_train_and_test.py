@@ -21,6 +21,7 @@ from mmtwins.engine.config import load_config
 from mmtwins.engine.reading import DataFileWarning
 from mmtwins.engine.runner import build_runner
 from mmtwins.engine.start import FROM_SCRATCH
+from mmtwins.weights.opening import read_file
 from mmtwins.weights.pretrained import IMAGENET, WebFile
 
 pytest.importorskip('mmseg')
@@ -89,7 +90,7 @@ def test_resume_continues_at_the_iteration_with_the_same_optimizer_state(trained
     runner = build_runner(cfg)
     runner.register_hook(recorder)
     runner.train()
-    checkpoint = torch.load(work_dir / 'iter_2.pth', weights_only=True)
+    checkpoint = read_file(work_dir / 'iter_2.pth')
     assert recorder.iteration == 2
     assert runner.iter == 3
     for name, value in checkpoint['state_dict'].items():

@@ -1,9 +1,11 @@
 """What a checkpoint may hold besides weights, as PyTorch reads it and as we read it with an older PyTorch."""
 
 import argparse
+import codecs
 import os
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,12 +88,16 @@ def test_what_others_save_beside_weights(load: Callable, tmp_path: Path) -> None
         'args': argparse.Namespace(lr=0.1),
         'plain': [1, 'a', None, True, 2**70, b'bytes', {3}, (1.5, 1j)],
         'size': torch.Size([1, 2]),
+        'milestones': Counter([3, 3, 5]),
+        'types': [torch.bool, torch.uint8, torch.bfloat16, torch.device('cpu')],
     }
     torch.save(content, tmp_path / 'a.pth')
     loaded = load(tmp_path / 'a.pth')
     assert loaded['args'].lr == 0.1
     assert loaded['plain'] == content['plain']
     assert loaded['size'] == content['size']
+    assert type(loaded['milestones']) is Counter and loaded['milestones'] == {3: 2, 5: 1}
+    assert loaded['types'] == content['types']
     assert type(loaded['parameter']) is torch.nn.Parameter
     assert all(torch.equal(loaded['model'][name], value) for name, value in content['model'].items())
 
@@ -163,6 +169,15 @@ def test_a_history_replaces_no_method(load: Callable, tmp_path: Path) -> None:
     torch.save(history, tmp_path / 'a.pth')
     with pytest.raises(pickle.UnpicklingError, match='more than numbers'):
         load(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('encoding', ['zlib', 'utf8', 'undefined'])
+def test_bytes_are_made_of_text_by_no_other_codec(encoding: str, tmp_path: Path) -> None:
+    torch.save({'x': Calls(codecs.encode, 'text', encoding)}, tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError, match=f"GLOBAL _codecs.encode with the encoding '{encoding}'"):
+        load_with_an_older_torch(tmp_path / 'a.pth')
+    torch.save({'x': Calls(codecs.encode, '\xe9', 'latin1')}, tmp_path / 'a.pth')
+    assert load_with_an_older_torch(tmp_path / 'a.pth') == {'x': b'\xe9'}
 
 
 @pytest.mark.skipif(not CAN_ALLOW_TYPES, reason='needs torch 2.6 or newer')

@@ -303,7 +303,7 @@ def test_config_fromstring_is_as_before_for_other_texts() -> None:
     assert changed is not own
     assert inspect.signature(changed) == inspect.signature(own)
     assert changed('{"a": 1}', file_format='.json').a == own('{"a": 1}', '.json').a == 1
-    for wrong in ((['a'], '.py'), ('a = 1', '.txt'), ('{', '.json')):
+    for wrong in ((['a'], '.py'), ('unread = 1', '.txt'), ('{', '.json')):
         raised = []
         for read in (changed, own):
             with pytest.raises(Exception) as error:  # whatever MMEngine raises
