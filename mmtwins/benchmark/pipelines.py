@@ -68,10 +68,8 @@ def time_transforms(dataset: Any, samples: int) -> dict[str, float]:
     Returns:
         Mean seconds per image by transform. A transform that occurs twice gets a number.
     """
-    names: list[str] = []
-    for transform in dataset.pipeline.transforms:
-        name = type(transform).__name__
-        names.append(f'{name} {names.count(name) + 1}' if name in names else name)
+    kinds = [type(transform).__name__ for transform in dataset.pipeline.transforms]
+    names = [f'{kind} {n + 1}' if (n := kinds[:i].count(kind)) else kind for i, kind in enumerate(kinds)]
     seconds = dict.fromkeys(['annotation', *names], 0.0)
     for warm_up in (True, False):
         for number in range(min(samples, len(dataset)) if warm_up else samples):

@@ -107,7 +107,7 @@ def measure_settings(task: WholeTask, rounds: int = 3) -> dict[str, Effect]:
 
     Args:
         task: What to run, in float32.
-        rounds: How often to time each, after one round to warm up.
+        rounds: How often to time each, after one iteration to warm up.
 
     Returns:
         Effects by name of the setting.
@@ -125,7 +125,8 @@ def measure_settings(task: WholeTask, rounds: int = 3) -> dict[str, Effect]:
         compared = {name: compare_scores(scores[PLAIN], found) for name, found in scores.items()}
         for step in steps.values():
             find_boxes(step, batches[0])
-    seconds, parts = time_steps(steps, batches)
+        batches = batches[WARM_UP_ROUNDS:]  # to find scores warmed up
+    seconds, parts = time_steps(steps, batches, len(batches) - rounds)
     return {name: Effect(seconds[name], parts[name], *compared[name]) for name in steps}
 
 

@@ -277,13 +277,14 @@ def time_whole_models(task: WholeTask, implementations: Sequence[str], rounds: i
 
 
 def time_steps(
-    steps: Mapping[str, WholeStep], batches: Sequence[Batch]
+    steps: Mapping[str, WholeStep], batches: Sequence[Batch], warm_up: int = WARM_UP_ROUNDS
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, dict[str, float]]]:
     """Run steps in turn with images that are in memory.
 
     Args:
         steps: By name.
-        batches: One for each round; the first round warms up.
+        batches: One for each round.
+        warm_up: How many of the rounds are not timed.
 
     Returns:
         Seconds of each round, and median seconds by part, both by name.
@@ -292,7 +293,7 @@ def time_steps(
     for number, batch in enumerate(batches):
         for name, step in steps.items():
             step(copy.deepcopy(batch))
-            if number >= WARM_UP_ROUNDS:
+            if number >= warm_up:
                 laps[name].append(step.parts)
     seconds = {name: tuple(sum(parts.values()) for parts in values) for name, values in laps.items()}
     parts = {

@@ -7,6 +7,7 @@ from typing import Any
 from ..markdown import markdown_table
 
 Result = dict[str, Any]
+OURS = 'mmtwins'
 WORDS = {'training': 'training iteration', 'inference': 'inference'}
 
 
@@ -25,7 +26,7 @@ def to_markdown(results: Sequence[Result]) -> str:
     Returns:
         Markdown.
     """
-    lines = ['```sh', *dict.fromkeys(result['command'] for result in results), '```', '']
+    lines = ['```sh', *dict.fromkeys(command for result in results for command in result['commands']), '```', '']
     machines = dict.fromkeys(', '.join(f'{name} {value}' for name, value in r['machine'].items()) for r in results)
     lines += [line for machine in machines for line in (machine, '')]
     for kind, table in TABLES.items():
@@ -63,22 +64,23 @@ def whole_tables(results: Sequence[Result]) -> list[tuple[str, list[str], list[l
     for work, found in _by_work(results).items():
         rows = []
         for result in found:
-            ours = result['timings']['mmtwins']
-            peaks = result['memory']
-            for name, timing in result['timings'].items():
+            timings, peaks = result.get('timings', {}), result.get('memory', {})
+            for name in dict.fromkeys([*timings, *peaks]):
                 row = [model_name(result['task']['config']), _size(result['task']), name]
                 for kind in ('alone', 'loading'):
-                    row += [f'{median(timing[kind]):.2f}', _ratio(median(timing[kind]), median(ours[kind]))]
+                    seconds, ours = (median(timings[one][kind]) if one in timings else None for one in (name, OURS))
+                    row += ['' if seconds is None else f'{seconds:.2f}', _ratio(seconds, ours)]
                 peak = peaks.get(name)
                 fits = f'{peak / 1e6:.0f}' if peak else 'does not fit' if name in peaks else ''
-                rows.append([*row, fits, _ratio(peak, peaks.get('mmtwins'))])
+                rows.append([*row, fits, _ratio(peak, peaks.get(OURS))])
         tables.append((WORDS[work], [*titles, 'peak (MB)', 'times ours'], rows))
-    for work, found in _by_work(results).items():
-        parts = list(found[0]['timings']['mmtwins']['parts'])
+    timed = [result for result in results if OURS in result.get('timings', {})]
+    for work, found in _by_work(timed).items():
+        parts = list(found[0]['timings'][OURS]['parts'])
         rows = []
         for result in found:
-            seconds = result['timings']['mmtwins']['parts']
-            shares = [f'{seconds[part] / sum(seconds.values()):.3f}' for part in parts]
+            spent = result['timings'][OURS]['parts']
+            shares = [f'{spent[part] / sum(spent.values()):.3f}' for part in parts]
             rows.append([model_name(result['task']['config']), _size(result['task']), *shares])
         tables.append((f'shares of our {WORDS[work]}', ['model', 'batch and size', *parts], rows))
     return tables

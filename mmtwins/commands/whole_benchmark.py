@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
         '--whole', action='store_true',
-        help='time and peak memory of whole iterations, with and without loading, and what share the backbone has',
+        help='time of whole iterations, with and without loading, and the share of the backbone; with --memory peak memory',
     )  # fmt: skip
     kinds.add_argument(
         '--settings', action='store_true',
@@ -59,8 +59,10 @@ def find_fault(args: argparse.Namespace) -> str | None:
         return f'{given[0]} goes with --whole, --settings or --pipeline' if given else None
     if not args.kept and args.config is None:
         return f'--{kind} needs a config with data: give the name of a recipe or a config file'
-    if args.memory or args.profile or args.grow or args.no_time:
-        return f'--memory, --profile, --grow and --no-time do not go with --{kind}'
+    if args.profile or args.grow or (kind != 'whole' and (args.memory or args.no_time)):
+        return f'--profile and --grow do not go with --{kind}; --memory and --no-time go with --whole alone'
+    if kind == 'whole' and args.no_time and not args.memory and not args.kept:
+        return '--whole --no-time measures nothing: add --memory'
     if kind == 'settings' and args.precision != ['fp32']:
         return '--settings compares with float32: leave --precision out'
     if args.samples < 1:
@@ -92,7 +94,7 @@ def show(args: argparse.Namespace, argv: Sequence[str]) -> None:
             measures = list(MEASURES[kind](args))
             with stepping('measuring', len(measures)) as step:
                 for name, measure in measures:
-                    (out / f'{name}.json').write_text(json.dumps({**common, **measure()}, indent=2) + '\n')
+                    _keep(out / f'{name}.json', {**common, **measure()})
                     step()
         results = [json.loads(path.read_text()) for path in sorted(out.glob(f'{kind}-*.json'))]
         if not results:
@@ -103,6 +105,16 @@ def show(args: argparse.Namespace, argv: Sequence[str]) -> None:
             update_section(args.update[0], args.update[1], tables)
     print(tables)
     print(f'written to {out}')
+
+
+def _keep(path: Path, found: dict[str, Any]) -> None:
+    """Write a result; time stays beside memory that is measured later, of the same task on the same machine."""
+    found['commands'] = [found.pop('command')]
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if all(known.get(name) == found[name] for name in ('kind', 'task', 'machine')) and not known.keys() <= found.keys():
+        found['commands'] = [*dict.fromkeys(known['commands'] + found['commands'])]
+        found = {**known, **found}
+    path.write_text(json.dumps(found, indent=2) + '\n')
 
 
 Measure = tuple[str, Callable[[], dict[str, Any]]]
@@ -126,9 +138,15 @@ def _whole(args: argparse.Namespace) -> Iterator[Measure]:
     names = ['mmtwins', *(installed_peers() if args.against is None else args.against)]
 
     def measure(task: Any) -> dict[str, Any]:
-        memory = {name: memory_of_whole_model(task, name) for name in names}
-        timings = time_whole_models(task, [name for name in names if memory[name] is not None], args.rounds)
-        return dict(task=asdict(task), timings={name: asdict(found) for name, found in timings.items()}, memory=memory)
+        found: dict[str, Any] = dict(task=asdict(task))
+        fitting = names
+        if args.memory:
+            found['memory'] = {name: memory_of_whole_model(task, name) for name in names}
+            fitting = [name for name in names if found['memory'][name] is not None]
+        if not args.no_time:
+            timings = time_whole_models(task, fitting, args.rounds)
+            found['timings'] = {name: asdict(timing) for name, timing in timings.items()}
+        return found
 
     for name, task in _tasks(args):
         yield f'whole-{name}', partial(measure, task)

@@ -43,6 +43,7 @@ def use_channels_last(model: nn.Module) -> list[str]:
     operated = {name for name, part in parts.items() if _has_operator(part)}
     chosen = [name for name in parts if name not in operated and not (name == 'neck' and operated)]
     for name in chosen:
+        module: Any
         for module in parts[name].modules():
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
                 weight = module.weight
