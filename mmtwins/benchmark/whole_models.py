@@ -92,6 +92,7 @@ class WholeStep:
     ) -> None:
         torch.manual_seed(0)
         self.task = task
+        cfg = copy.deepcopy(cfg)  # models keep parts of it, such as thresholds, and change them
         model: Any = revert_sync_batchnorm(build_model(cfg))
         if not isinstance(model.backbone, TwinsSVTBackbone):
             raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not TwinsSVTBackbone')

@@ -19,7 +19,7 @@ def test_images_become_of_one_size_and_come_in_the_same_order(
 ) -> None:
     config, data = (write_segmentor(tmp_path), 'ade') if kind == 'segmentor' else (DETECTOR, 'coco')
     cfg = load_with_data(str(config), str(toy_data / data))
-    cfg.train_dataloader.dataset.pipeline.insert(3, dict(type='Resize', scale=(9, 9), keep_ratio=True))
+    cfg.train_dataloader.dataset.pipeline.insert(-1, dict(type='Resize', scale=(9, 9), keep_ratio=True))
     fix_size(cfg, 32, 64)
     first, again = (batches_of(cfg, work, 2, 2) for _ in range(2))
     for batch, same in zip(first, again, strict=True):

@@ -69,12 +69,15 @@ def test_a_detector_with_random_weights_finds_boxes(detector: dict) -> None:
     cfg = task.load()
     (batch,) = batches_of(cfg, 'inference', 1, 1)
     step = WholeStep(task, cfg, 'mmtwins')
+    assert step.model.roi_head.test_cfg.score_thr == 0.05
     step.model.roi_head.test_cfg.score_thr = 0.9
     assert len(step(copy.deepcopy(batch))[0].pred_instances) == 0
     find_boxes(step, batch)
     found = step(copy.deepcopy(batch))[0].pred_instances
     assert len(found) == cfg.model.test_cfg.rcnn.max_per_img
     assert found.masks.any()
+    other = WholeStep(task, cfg, 'mmtwins').model
+    assert other.roi_head.test_cfg.score_thr == cfg.model.test_cfg.rcnn.score_thr == 0.05
     assert list(step.parts) == PARTS
 
 
