@@ -19,8 +19,17 @@ class ChannelsLastHook(Hook):
     values of the weights stay, so checkpoints can be exchanged with models that do without.
     """
 
-    def before_run(self, runner: Runner) -> None:
-        """Reorder the kernels, before a checkpoint is loaded into them."""
+    # Once the weights are there: random ones would fall on other places of reordered kernels.
+    def before_train(self, runner: Runner) -> None:
+        """Reorder the kernels."""
+        use_channels_last(runner.model)
+
+    def before_val(self, runner: Runner) -> None:
+        """As :meth:`before_train`."""
+        use_channels_last(runner.model)
+
+    def before_test(self, runner: Runner) -> None:
+        """As :meth:`before_train`."""
         use_channels_last(runner.model)
 
 

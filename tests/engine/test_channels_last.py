@@ -1,5 +1,6 @@
 """Channels-last heads: equal results, and nothing for the operators that cannot read such maps."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,13 @@ from torch import nn
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 pytest.importorskip('mmcv._ext')
+from shrunk import load_shrunk
 from toys import DETECTOR, SEGMENTOR
 
 from mmtwins.engine.channels_last import ChannelsLastHook, use_channels_last
 from mmtwins.engine.config import load_config
 from mmtwins.engine.model import build_model
+from mmtwins.engine.runner import build_runner
 
 
 def is_channels_last(weight: torch.Tensor) -> bool:
@@ -81,6 +84,33 @@ def test_a_neck_without_such_operators_runs_in_it() -> None:
     assert is_channels_last(model.fpn_convs[0].conv.weight) and not is_channels_last(whole.backbone.weight)
 
 
+def test_a_training_with_the_hook_is_the_same_within_rounding(toy_data: Path, tmp_path: Path) -> None:
+    (path,) = (Path(__file__).parents[2] / 'configs' / 'ade20k').glob('upernet_twins-svt-s_8xb2-*.py')
+    weights = []
+    for hook in (None, dict(type='ChannelsLastHook')):
+        options = {} if hook is None else {'default_hooks.channels_last': hook}
+        runner = build_runner(load_shrunk(path, toy_data, tmp_path / str(hook is None), **options))
+        runner.train()
+        weights.append(runner.model.state_dict())
+        assert is_channels_last(runner.model.decode_head.fpn_bottleneck.conv.weight) == (hook is not None)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_an_evaluation_in_it_and_in_bfloat16_has_nearly_the_same_result(
+    call_tool, toy_data: Path, toy_checkpoints: dict[str, Path]
+) -> None:
+    """As docs/performance.md says: two options of `mmtwins test`."""
+    found = []
+    both = ['default_hooks.channels_last.type=ChannelsLastHook', 'test_cfg.fp16=True']
+    for options in ([], both[:1], both):
+        given = [SEGMENTOR, toy_checkpoints['mmseg'], '--cfg-options', f'data_root={toy_data / "ade"}', *options]
+        result = call_tool('test.py', *given)
+        assert result.returncode == 0, result.stderr
+        found.append(float(re.findall(r'mIoU: +([\d.]+)', result.stdout + result.stderr)[-1]))
+    assert found[1] == found[0] == pytest.approx(found[2], abs=2.0)
+
+
 def test_the_hook_comes_through_the_runner_of_a_config() -> None:
     from mmengine.model import MMDistributedDataParallel
     from mmengine.registry import HOOKS
@@ -91,5 +121,5 @@ def test_the_hook_comes_through_the_runner_of_a_config() -> None:
     wrapped = MMDistributedDataParallel.__new__(MMDistributedDataParallel)
     nn.Module.__init__(wrapped)
     wrapped.module = model
-    hook.before_run(SimpleNamespace(model=wrapped))
+    hook.before_val(SimpleNamespace(model=wrapped))
     assert is_channels_last(model.decode_head.fpn_bottleneck.conv.weight)
