@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..engine.building import naming_config
 from ..engine.config import load_config
+from .peers import installed_peers
 
 LOADERS = {'training': 'train_dataloader', 'inference': 'test_dataloader'}
 
@@ -30,6 +31,7 @@ def load_with_data(config: str, data_root: str | None = None) -> Config:
     Raises:
         ValueError: The config has no data, or there is no such folder.
     """
+    installed_peers()  # in the right order: mmseg imports torchvision where that is installed
     cfg = load_config(config, dict(data_root=data_root) if data_root else None)
     missing = [name for name in LOADERS.values() if not cfg.get(name)]
     if missing:

@@ -18,7 +18,7 @@ from ..engine.model import build_model
 from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
 from .measure import peak_in_new_process, peak_of_step
-from .peers import DROP_PATH_RATE, PEERS, build_backbone, installed_peers
+from .peers import DROP_PATH_RATE, PEERS, build_backbone
 from .real_batches import batches_of, build_loader, fix_size, load_with_data
 from .task import PRECISIONS
 
@@ -59,7 +59,6 @@ class WholeTask:
 
     def load(self) -> Config:
         """The config with its data, at the size of the task; raises ValueError as :func:`load_with_data`."""
-        installed_peers()  # in the right order: mmseg imports torchvision where it is installed
         cfg = load_with_data(self.config, self.data_root)
         fix_size(cfg, self.height, self.width)
         return cfg
