@@ -2,6 +2,7 @@
 
 from mmengine.config.utils import MODULE2PACKAGE
 
+from .engine.channels_last import ChannelsLastHook
 from .engine.checkpoint_hook import SafeCheckpointHook
 from .engine.class_order import MatchClassesHook
 from .engine.divergence import StopOnDivergenceHook
@@ -22,6 +23,7 @@ from .models.float32 import Float32RetinaHead, Float32RoIExtractor, Float32RPNHe
 from .weights.loading import replace_mmengine_loaders, restore_mmengine_loaders
 
 __all__ = [
+    'ChannelsLastHook',
     'CheckBatchSizeHook',
     'CheckImage',
     'CheckLabels',

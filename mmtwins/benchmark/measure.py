@@ -122,8 +122,27 @@ def measure_memory(task: Task, implementation: str) -> int | None:
     """
     if task.is_on_gpu:
         return _measure_gpu_memory(task, implementation)
-    spec = json.dumps(dict(task=asdict(task), implementation=implementation, threads=torch.get_num_threads()))
-    command = [sys.executable, '-c', 'from mmtwins.benchmark.measure import print_memory; print_memory()', spec]
+    spec = dict(task=asdict(task), implementation=implementation)
+    return peak_in_new_process('mmtwins.benchmark.measure', 'print_memory', spec)
+
+
+def peak_in_new_process(module: str, function: str, spec: Mapping[str, Any]) -> int | None:
+    """Call a function that prints bytes in a fresh process.
+
+    Args:
+        module: Where the function is.
+        function: Gets the spec as JSON, and prints the bytes last.
+        spec: What to measure; ``'implementation'`` names it in errors.
+
+    Returns:
+        Bytes; None where it does not fit into the machine's free memory.
+
+    Raises:
+        ChildProcessError: The process failed for another reason.
+    """
+    threads = f'import sys, torch; torch.set_num_threads({torch.get_num_threads()})'
+    call = f'from mmtwins import registration; from {module} import {function}; {function}(sys.argv[-1])'
+    command = [sys.executable, '-c', f'{threads}; {call}', json.dumps(spec)]
     paths = os.pathsep.join(path for path in sys.path if path)
     # glibc gives blocks from 1 MiB on back at once then, so that what counts is what is in use and not how the heap is cut.
     env = {**os.environ, 'PYTHONPATH': paths, 'MALLOC_MMAP_THRESHOLD_': str(2**20)}
@@ -132,7 +151,7 @@ def measure_memory(task: Task, implementation: str) -> int | None:
         return int(result.stdout.split()[-1])
     if result.returncode < 0 or re.search(r"can't allocate memory|out of memory|MemoryError", result.stderr):
         return None
-    raise ChildProcessError(f'measuring memory of {implementation} failed: {result.stderr.strip()[-500:]}')
+    raise ChildProcessError(f'measuring memory of {spec["implementation"]} failed: {result.stderr.strip()[-500:]}')
 
 
 def _measure_gpu_memory(task: Task, implementation: str) -> int | None:
@@ -149,12 +168,28 @@ def _measure_gpu_memory(task: Task, implementation: str) -> int | None:
         return None
 
 
-def print_memory() -> None:
-    """What the process of :func:`measure_memory` runs: print the bytes of the task in its last argument."""
-    spec = json.loads(sys.argv[-1])
-    torch.set_num_threads(spec['threads'])
-    task = Task(**spec['task'])
-    step = make_step(task, spec['implementation'])
+def print_memory(spec: str) -> None:
+    """What the process of :func:`measure_memory` runs: print the bytes of a task."""
+    settings = json.loads(spec)
+    task = Task(**settings['task'])
+    print(peak_of_step(make_step(task, settings['implementation']), task.device))
+
+
+def peak_of_step(step: Callable[[], object], device: str) -> int:
+    """Run a step and give its peak memory above what is in use now.
+
+    Args:
+        step: What to run, once.
+        device: Where it runs, such as ``'cpu'`` or ``'cuda:0'``.
+
+    Returns:
+        Bytes: resident memory of this process on a CPU, allocated by torch on a GPU.
+    """
+    if device.startswith('cuda'):
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
     import resource
 
     # A process that takes more than there is would be killed, or would push others out.
@@ -163,7 +198,7 @@ def print_memory() -> None:
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from what is resident now
     before = _read_bytes('VmRSS')
     step()
-    print(_read_bytes('VmHWM') - before)
+    return _read_bytes('VmHWM') - before
 
 
 def _read_bytes(field: str, path: str = '/proc/self/status') -> int:

@@ -1,4 +1,7 @@
-"""Compare time and peak memory of Twins-SVT with mmseg, mmpretrain and timm, whichever of them is installed."""
+"""Compare time and peak memory of Twins-SVT with mmseg, mmpretrain and timm, whichever of them is installed.
+
+With ``--whole``, ``--settings`` or ``--pipeline``: whole iterations of a config on real images, and what they wait for.
+"""
 
 import argparse
 import json
@@ -9,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from ..engine.arguments import add_config, add_device, image_size, readable_errors
+from . import whole_benchmark
 from .attention_cost import ARCHS
 from .bars import follow
 from .parsing import parse, refuse, register
@@ -69,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('MARKDOWN', 'SECTION'),
         help='write the tables into this file, between the markers of the section (default: nowhere)',
     )
+    whole_benchmark.add_arguments(parser)
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -82,6 +87,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         refuse(__name__, f'--load {min(args.load)}: give 0 or more')
     if 'tf32' in args.precision and not args.device.startswith('cuda'):
         refuse(__name__, f'--precision tf32: {args.device} has no TF32; take fp32, or a GPU with --device cuda')
+    fault = whole_benchmark.find_fault(args)
+    if fault:
+        refuse(__name__, fault)
     if args.grow == 'side':
         args.size = [(side, side) for side in SIDES]
     if args.grow == 'batch':
@@ -94,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse_args(argv)
     register()
+    if whole_benchmark.kind_of(args):
+        whole_benchmark.show(args, argv)
+        return
     import torch
     from rich.console import Console
 
