@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -296,10 +297,7 @@ def time_steps(
             if number >= warm_up:
                 laps[name].append(step.parts)
     seconds = {name: tuple(sum(parts.values()) for parts in values) for name, values in laps.items()}
-    parts = {
-        name: {part: float(torch.tensor([one[part] for one in values]).median()) for part in values[0]}
-        for name, values in laps.items()
-    }
+    parts = {name: {part: median(one[part] for one in values) for part in values[0]} for name, values in laps.items()}
     return seconds, parts
 
 
