@@ -81,6 +81,7 @@ def test_a_detector_with_random_weights_finds_boxes(detector: dict) -> None:
     assert list(step.parts) == PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mmseg', 'timm'])
 def test_other_backbones_stand_in_our_place_with_our_weights(toy_data: Path, tmp_path: Path, name: str) -> None:
     if name not in installed_peers():
