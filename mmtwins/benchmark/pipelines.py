@@ -67,7 +67,14 @@ def time_transforms(dataset: Any, samples: int) -> dict[str, float]:
 
     Returns:
         Mean seconds per image by transform. A transform that occurs twice gets a number.
+
+    Raises:
+        ValueError: The data set has no such pipeline.
     """
+    while not hasattr(dataset, 'pipeline') and hasattr(dataset, 'dataset'):  # as one that repeats another
+        dataset = dataset.dataset
+    if not hasattr(getattr(dataset, 'pipeline', None), 'transforms'):
+        raise ValueError(f'{type(dataset).__name__} has no pipeline of its own: give a config with one plain data set')
     kinds = [type(transform).__name__ for transform in dataset.pipeline.transforms]
     names = [f'{kind} {n + 1}' if (n := kinds[:i].count(kind)) else kind for i, kind in enumerate(kinds)]
     seconds = dict.fromkeys(['annotation', *names], 0.0)

@@ -57,8 +57,8 @@ def fix_size(cfg: Config, height: int, width: int) -> None:
         width: In pixels.
     """
     for name in LOADERS.values():
-        for step in cfg[name].dataset.get('pipeline', ()):
-            kind = str(step.get('type'))
+        for step in _transforms_of(cfg[name].dataset):
+            kind = str(step.get('type')).rpartition('.')[2]
             if kind == 'Resize':
                 step.pop('scale_factor', None)
                 step.update(scale=(width, height), keep_ratio=False)
@@ -66,6 +66,14 @@ def fix_size(cfg: Config, height: int, width: int) -> None:
                 step.crop_size = (height, width)
     if cfg.model.get('data_preprocessor', {}).get('size') is not None:
         cfg.model.data_preprocessor.size = (height, width)
+
+
+def _transforms_of(dataset: Any) -> Iterator[Any]:
+    """The transforms of a data set in a config, and of those that it wraps."""
+    yield from dataset.get('pipeline') or ()
+    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or ())]:
+        if inner:
+            yield from _transforms_of(inner)
 
 
 def build_loader(cfg: Config, work: str, batch: int, workers: int) -> DataLoader:

@@ -53,6 +53,8 @@ class Effect:
 def fuse_preprocessing(model: Any) -> None:
     """Let a model order channels and normalise in one buffer per image; the result is the same to the bit."""
     processor = model.data_preprocessor
+    if not getattr(processor, '_enable_normalize', False):
+        return
     plain = processor.forward
     mean, std, flips = processor.mean, processor.std, _flips_channels(processor)
     processor._enable_normalize, processor.channel_conversion, processor._channel_conversion = False, False, False
@@ -134,6 +136,11 @@ def scores_of(step: WholeStep, batch: Batch) -> list[Tensor]:
     """The scores of a segmentor (classes, H, W) per image, or of a detector's first head per level."""
     model, seen = step.model, []
     head = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
+    if head is None and not hasattr(model, 'decode_head'):
+        kind = type(model).__name__
+        raise ValueError(
+            f'{kind} has no decode head, RPN or box head, whose scores --settings compares: give another model'
+        )
     if head is None:
         return [sample.seg_logits.data.float() for sample in step(copy.deepcopy(batch))]
     handle = head.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))

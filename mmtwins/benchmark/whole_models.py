@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ class WholeStep:
 
     Raises:
         ImportError: The library is not installed.
-        ValueError: The config has another backbone, or an architecture that the implementation has not.
+        ValueError: The config has another backbone, or an architecture that the implementation has not; a batch has too
+            few images for batch norm.
     """
 
     def __init__(
@@ -98,7 +100,6 @@ class WholeStep:
         if implementation in PEERS:
             model.backbone = _build_peer(cfg, implementation, model.backbone.state_dict())
         change(model)
-        model.backbone = self._backbone = _Clocked(model.backbone, task.synchronize)
         self.model = model.to(task.device).train(task.work == 'training')
         self.parts: dict[str, float] = {}
         if task.work == 'training':
@@ -107,11 +108,18 @@ class WholeStep:
             for name in ('loss_scale', 'dtype'):
                 settings.pop(name, None)
             self._optimizer = build_optim_wrapper(model, settings)
+        model.backbone = self._backbone = _Clocked(model.backbone, task.synchronize)
+        model.backbone.train(model.training)
 
     def __call__(self, batch: Batch) -> Any:
         """Run an iteration, which changes the batch. Returns the losses or the predictions."""
         self._backbone.reset()
-        return self._train(batch) if self.task.work == 'training' else self._predict(batch)
+        try:
+            return self._train(batch) if self.task.work == 'training' else self._predict(batch)
+        except ValueError as error:
+            if 'more than 1 value per channel' in str(error):
+                raise ValueError(f'{self.task.config}: batch norm needs two images or more: give --batch 2') from error
+            raise
 
     def _autocast(self) -> AbstractContextManager:
         precision = PRECISIONS[self.task.precision]
@@ -198,7 +206,10 @@ def _build_peer(cfg: Config, implementation: str, weights: Mapping[str, Tensor])
         raise ValueError(f'{cfg.filename} has an architecture of its own, which {implementation} has not')
     if implementation != 'timm':
         return build_backbone(implementation, arch, weights)
-    from mmseg.models.backbones import TIMMBackbone
+    try:
+        from mmseg.models.backbones import TIMMBackbone
+    except ImportError:
+        from mmpretrain.models.backbones import TIMMBackbone
 
     settings = dict(features_only=True, pretrained=False, drop_path_rate=DROP_PATH_RATE)
     wrapper = TIMMBackbone(f'twins_svt_{arch}', **settings)
@@ -296,10 +307,7 @@ def time_steps(
             if number >= warm_up:
                 laps[name].append(step.parts)
     seconds = {name: tuple(sum(parts.values()) for parts in values) for name, values in laps.items()}
-    parts = {
-        name: {part: float(torch.tensor([one[part] for one in values]).median()) for part in values[0]}
-        for name, values in laps.items()
-    }
+    parts = {name: {part: median(one[part] for one in values) for part in values[0]} for name, values in laps.items()}
     return seconds, parts
 
 

@@ -58,3 +58,6 @@ def test_transforms_are_timed_per_image_and_told_apart(monkeypatch: pytest.Monke
         'Wait 3': 3.0,
         'Wait 4': 0.0,
     }
+
+    with pytest.raises(ValueError, match='object has no pipeline of its own: give a config with one plain data set'):
+        time_transforms(object(), 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from small_recipes import DETECTOR, write_segmentor
 
 pytest.importorskip('mmseg')
@@ -47,3 +48,13 @@ def test_missing_data_are_named_with_the_remedy(tmp_path: Path) -> None:
     bare.write_text("model = dict(type='EncoderDecoder')\n")
     with pytest.raises(ValueError, match=r'has no train_dataloader and no test_dataloader: give a config with data'):
         load_with_data(str(bare))
+
+
+def test_wrapped_data_sets_become_of_one_size_too() -> None:
+    steps = [dict(type='mmdet.Resize', scale_factor=2.0, keep_ratio=True), dict(type='RandomCrop', crop_size=(9, 9))]
+    inner = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dict(pipeline=steps)]))
+    cfg = Config(dict(model={}, train_dataloader=dict(dataset=inner), test_dataloader=dict(dataset=dict(pipeline=[]))))
+    fix_size(cfg, 32, 64)
+    first, second = cfg.train_dataloader.dataset.dataset.datasets[0].pipeline
+    assert first == dict(type='mmdet.Resize', scale=(64, 32), keep_ratio=False)
+    assert second == dict(type='RandomCrop', crop_size=(32, 64))

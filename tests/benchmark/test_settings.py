@@ -45,6 +45,7 @@ def test_some_settings_are_for_some_work() -> None:
     assert 'fused batch norm' not in settings_for(WholeTask('c', 'training', 64, 96), True)
 
 
+@pytest.mark.slow
 def test_a_detector_trains_and_is_compared_by_its_first_head(toy_data: Path) -> None:
     for work in ('training', 'inference'):
         task = WholeTask(str(DETECTOR), work, 64, 64, 2, data_root=str(toy_data / 'coco'))

@@ -81,6 +81,7 @@ def test_a_detector_with_random_weights_finds_boxes(detector: dict) -> None:
     assert list(step.parts) == PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mmseg', 'timm'])
 def test_other_backbones_stand_in_our_place_with_our_weights(toy_data: Path, tmp_path: Path, name: str) -> None:
     if name not in installed_peers():
@@ -127,3 +128,15 @@ def test_what_cannot_be_compared_is_refused(detector: dict, tmp_path: Path) -> N
 def test_peak_memory_is_that_of_one_iteration(detector: dict, work: str) -> None:
     task = WholeTask(work=work, height=64, width=64, batch=2, **detector)
     assert 2**20 < memory_of_whole_model(task, 'mmtwins') < 2**31
+
+
+def test_one_image_is_too_few_for_batch_norm(segmentor: dict, monkeypatch) -> None:
+    task = WholeTask(work='training', height=64, width=64, **segmentor)
+    step = WholeStep(task, task.load(), 'mmtwins')
+
+    def fail(batch: dict) -> None:
+        torch.nn.functional.batch_norm(torch.zeros(1, 2, 1, 1), None, None, training=True)
+
+    monkeypatch.setattr(step, '_train', fail)
+    with pytest.raises(ValueError, match='batch norm needs two images or more: give --batch 2'):
+        step({})
