@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from itertools import chain
 from typing import Any
 
@@ -31,6 +32,9 @@ from ..models.block import TwinsBlock
 
 INSERTED = ('_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')  # wrappers insert these into names of weights
 
+# As FSDP makes them; torch 2.1 has no such streams for CPUs.
+SHARDS_ON_CPUS = 'priority' in signature(torch.cpu.Stream.__init__).parameters
+
 
 @STRATEGIES.register_module()
 class TwinsFSDPStrategy(FSDPStrategy):
@@ -47,7 +51,7 @@ class TwinsFSDPStrategy(FSDPStrategy):
         kwargs: As for ``FSDPStrategy``.
 
     Raises:
-        ValueError: ``state_dict_cfg`` would write checkpoints as folders.
+        ValueError: ``state_dict_cfg`` would write checkpoints as folders, or this torch does not shard on CPUs.
     """
 
     state_dict_config: StateDictConfig
@@ -74,6 +78,8 @@ class TwinsFSDPStrategy(FSDPStrategy):
             self.optim_state_dict_config = replace(self.optim_state_dict_config, offload_to_cpu=False)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
+        if get_device() == 'cpu' and not SHARDS_ON_CPUS:
+            raise ValueError(f'FSDP on CPUs needs a newer torch than {torch.__version__}: leave strategy out')
         for value in chain(model.parameters(), model.buffers()):  # as DDP does, in case seeds differ
             broadcast(value.data)
         return super()._wrap_model(revert_sync_batchnorm(model) if get_device() == 'cpu' else model)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from processes import run_processes
 from recipes import CONFIGS
 
+from mmtwins.engine import fsdp
 from mmtwins.engine.checks import check_checkpoints
 from mmtwins.engine.distributed import prepare_processes
 from mmtwins.engine.fsdp import TwinsFSDPStrategy, name_parameters, own_name, uses_fsdp
@@ -88,6 +89,14 @@ def train(data: Path, work_dir: Path, options: dict) -> dict[str, Any]:
     return dict(**scalars, parts=parts, kind=type(runner.model).__name__)
 
 
+def test_a_torch_that_does_not_shard_on_cpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fsdp, 'SHARDS_ON_CPUS', False)
+    monkeypatch.setattr(fsdp, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='FSDP on CPUs needs a newer torch than 2'):
+        TwinsFSDPStrategy.__new__(TwinsFSDPStrategy)._wrap_model(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.skipif(not fsdp.SHARDS_ON_CPUS, reason='torch 2.1 does not shard on CPUs')
 def test_fsdp_trains_saves_and_resumes_as_ddp_does(toy_data: Path, tmp_path: Path) -> None:
     pytest.importorskip('mmseg')
     runs: dict[str, dict] = {name: {'strategy.type': f'{name.upper()}Strategy'} for name in ('fsdp', 'ddp')}

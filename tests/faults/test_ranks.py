@@ -25,6 +25,7 @@ from tiny_training import (
     train,
 )
 
+from mmtwins.engine.fsdp import SHARDS_ON_CPUS
 from mmtwins.engine.work_dir import locked_work_dir
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
@@ -96,8 +97,11 @@ def last(work_dir: Path) -> Path:
     return work_dir / f'iter_{ITERATIONS}.pth'
 
 
+shards_on_cpus = pytest.mark.skipif(not SHARDS_ON_CPUS, reason='torch 2.1 does not shard on CPUs')
+
+
 @pytest.mark.parametrize(('kind', 'world_size'), [
-    ('FSDP', 2),
+    pytest.param('FSDP', 2, marks=shards_on_cpus),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in [('DDP', 2), ('DDP', 4), ('FlexibleRunner', 2), ('FSDP', 4)]),
 ])  # fmt: skip
 def test_killed_and_signalled_trainings_end_as_an_uninterrupted_one(kind: str, world_size: int, tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ def test_killed_and_signalled_trainings_end_as_an_uninterrupted_one(kind: str, w
     assert [path.name for path in work_dir.glob('*.pth')] == [last(work_dir).name]
 
 
-@pytest.mark.parametrize('kind', ['DDP', 'FSDP'])
+@pytest.mark.parametrize('kind', ['DDP', pytest.param('FSDP', marks=shards_on_cpus)])
 @pytest.mark.parametrize(
     ('what', 'rank', 'message'),
     [
