@@ -39,6 +39,7 @@ def draw_roofline(roofline: Roofline, path: str | Path) -> Path:
     """
     figure, ((axis,),) = make_figure(1, 1, width=6.4, height=4.2)
     points = [point for point in roofline.points if point.macs]
+    whole = roofline.whole
     flops, bandwidth = roofline.rate.flops / 1e9, roofline.bandwidth / 1e9
     ridge = flops / bandwidth
     left, right = min([ridge, *(p.intensity for p in points)]) / 2, max([ridge, *(p.intensity for p in points)]) * 3
@@ -51,6 +52,8 @@ def draw_roofline(roofline: Roofline, path: str | Path) -> Path:
         rate = 2 * point.macs / point.seconds / 1e9
         share = f'{point.seconds / sum(p.seconds for p in roofline.points):.0%} of the time'
         axis.plot(point.intensity, rate, 'o', markersize=9, color=colour, label=f'{point.kind}, {share}')
+    label = f'{whole.kind}, {whole.limit(roofline.rate.flops, roofline.bandwidth) / whole.seconds:.0%} of the limit'
+    axis.plot(whole.intensity, 2 * whole.macs / whole.seconds / 1e9, '*', markersize=14, color=INK, label=label)
     axis.set(xscale='log', yscale='log', xlabel='FLOP per byte that must be moved', ylabel='GFLOP/s')
     axis.set_title(str(roofline.task))
     axis.grid(alpha=0.3)

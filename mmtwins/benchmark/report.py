@@ -131,7 +131,7 @@ def roofline_section(roofline: Roofline) -> Section:
     rate, bandwidth = roofline.rate.flops, roofline.bandwidth
     titles = ['modules', 'GMACs', 'MB', 'FLOP/byte', 'limited by', 'limit (ms)', 'measured (ms)', 'share of the limit']
     rows = []
-    for point in roofline.points:
+    for point in (*roofline.points, roofline.whole):
         limit = point.limit(rate, bandwidth)
         by = 'arithmetic' if 2 * point.macs / rate >= limit else 'memory'
         cells = [f'{point.macs / 1e9:.2f}', f'{point.bytes / 1e6:.0f}', f'{point.intensity:.0f}', by]
@@ -186,8 +186,9 @@ def to_json(
                 fastest_product=rate.product._asdict() | dict(flops=rate.flops),
                 bytes_per_second=bandwidth,
                 modules=[point._asdict() for point in points],
+                whole=whole._asdict(),
             )
-            for task, rate, bandwidth, points in rooflines
+            for task, rate, bandwidth, points, whole in rooflines
         ],
     )
 

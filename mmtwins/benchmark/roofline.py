@@ -12,19 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.cost import backbone_macs
+from ..models import fast_ops, fast_path
+from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from ..models.backbone import TwinsSVTBackbone
+from ..models.layers import Mlp
 from .measure import synchronize, time_in_turn
 from .products import Rate, fastest_product, product_steps
 from .task import PRECISIONS, Task
 
+WHOLE = 'whole backbone'
 COPIED_BYTES = 2**27  # far more than a cache holds
+FAST_FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    LocallyGroupedSelfAttention: fast_ops.attend_locally,
+    GlobalSubsampledAttention: fast_ops.attend_globally,
+    Mlp: fast_ops.run_mlp,
+}
 
 
 class Part(NamedTuple):
     """A module of the backbone on a map of its stage.
 
     Attributes:
-        kind: Such as ``'LSA block'``.
+        kind: Such as ``'LSA'``.
         number: How many modules of the stage are like it.
         macs: Of one of them.
         bytes: That one of them must move: its input, its output and its parameters, each once.
@@ -57,22 +66,29 @@ class Point(NamedTuple):
 
 
 class Roofline(NamedTuple):
-    """What the machine can do, the fastest product and bytes per second of a copy, and what kinds of modules do."""
+    """What the machine can do, the fastest product and bytes per second of a copy, and what modules do.
+
+    The whole backbone has the MACs and bytes of its modules. Its time is measured and is not their sum: it adds the
+    branches of blocks, and the fast path keeps in the cache what goes from one module to the next.
+    """
 
     task: Task
     rate: Rate
     bandwidth: float
     points: list[Point]
+    whole: Point
 
 
 def list_parts(task: Task) -> list[Part]:
-    """The modules of our backbone, on random maps of the sizes that they get.
+    """The modules of our backbone, on random maps of the sizes that they get, and the whole backbone.
+
+    Attention and MLP run as in their block: through the functions of the fast path where that is taken.
 
     Args:
         task: An inference of the backbone.
 
     Returns:
-        One part per stage and kind: patch embedding, LSA block, GSA block, position encoding and norm.
+        One part per stage and kind: patch embedding, LSA, GSA, MLP, position encoding and norm; the whole backbone last.
 
     Raises:
         ValueError: The task is a training, or a whole model.
@@ -81,28 +97,31 @@ def list_parts(task: Task) -> list[Part]:
         raise ValueError(f'{task}: a roofline is drawn of the inference of a backbone')
     torch.manual_seed(0)
     model = TwinsSVTBackbone(arch=task.arch).to(task.device).eval()
-    x = torch.randn(task.batch, task.height, task.width, 3, device=task.device)
+    images = torch.randn(task.batch, 3, task.height, task.width, device=task.device)
+    x = images.permute(0, 2, 3, 1).contiguous()
     costs = backbone_macs(task.arch, task.height, task.width)
     parts = []
     modules: Any = zip(model.patch_embeds, model.blocks, model.pos_block, model.norm_list, costs, strict=True)
     with torch.no_grad(), _precision(task):
         for patch_embed, blocks, peg, norm, macs in modules:
-            num_lsa, num_gsa = (len(blocks) + 1) // 2, len(blocks) // 2
-            mlp = macs['mlp'] // len(blocks)
-            lsa, gsa = (sum(v for k, v in macs.items() if k.startswith(kind)) for kind in ('lsa', 'gsa'))
-            for kind, number, module, cost in (
-                ('patch embedding', 1, patch_embed, macs['patch_embed']),
-                ('LSA block', num_lsa, blocks[0], lsa // num_lsa + mlp),
-                ('position encoding', 1, peg, macs['peg']),
-                ('GSA block', num_gsa, blocks[-1], gsa // max(num_gsa, 1) + mlp),
-                ('norm', 1, norm, 0),
+            lsa, gsa = (sum(value for key, value in macs.items() if key.startswith(kind)) for kind in ('lsa', 'gsa'))
+            for kind, number, module, block, total in (
+                ('patch embedding', 1, patch_embed, None, macs['patch_embed']),
+                ('LSA', len(blocks[::2]), blocks[0].attn, blocks[0], lsa),
+                ('GSA', len(blocks[1::2]), blocks[1].attn, blocks[1], gsa),
+                ('MLP', len(blocks), blocks[0].mlp, blocks[0], macs['mlp']),
+                ('position encoding', 1, peg, None, macs['peg']),
+                ('norm', 2 * len(blocks) + 1, norm, None, 0),
             ):
-                if number:
-                    run = partial(_run, task, module, x)
-                    out = run()
-                    parts.append(Part(kind, number, task.batch * cost, bytes_moved(module, x, out), run))
-                    x = out
-    return parts
+                function = module
+                if block is not None and fast_path.applies(block, x):
+                    function = partial(FAST_FUNCTIONS[type(module)], module)
+                run = partial(_run, task, function, x)
+                out = run()
+                parts.append(Part(kind, number, task.batch * total // number, bytes_moved(module, x, out), run))
+                x = out
+    macs, moved = (sum(part.number * getattr(part, name) for part in parts) for name in ('macs', 'bytes'))
+    return [*parts, Part(WHOLE, 1, macs, moved, partial(_run, task, model, images))]
 
 
 def bytes_moved(module: nn.Module, x: Tensor, out: Tensor) -> int:
@@ -133,9 +152,9 @@ def measure_roofline(task: Task, rounds: int = 7) -> Roofline:
         median = sorted(seconds[i])[rounds // 2]
         values = (part.number * value for value in (part.macs, part.bytes, median))
         sums[part.kind] = [a + b for a, b in zip(sums.get(part.kind, [0, 0, 0.0]), values, strict=True)]
-    points = [Point(kind, int(macs), int(moved), time) for kind, (macs, moved, time) in sums.items()]
+    *points, whole = (Point(kind, int(macs), int(moved), time) for kind, (macs, moved, time) in sums.items())
     rate = fastest_product({product: seconds[product] for product in products})
-    return Roofline(task, rate, 2 * COPIED_BYTES / min(seconds['copy']), points)
+    return Roofline(task, rate, 2 * COPIED_BYTES / min(seconds['copy']), points, whole)
 
 
 def _precision(task: Task) -> AbstractContextManager:
@@ -146,6 +165,6 @@ def _precision(task: Task) -> AbstractContextManager:
 
 
 @torch.no_grad()
-def _run(task: Task, module: nn.Module, x: Tensor) -> Tensor:
+def _run(task: Task, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with _precision(task):
-        return module(x)
+        return function(x)
