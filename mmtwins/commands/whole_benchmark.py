@@ -164,7 +164,7 @@ def _settings(args: argparse.Namespace) -> Iterator[Measure]:
 
 
 def _pipeline(args: argparse.Namespace) -> Iterator[Measure]:
-    from ..benchmark.pipelines import measure_pipeline
+    from ..benchmark.data_pipelines import measure_pipeline
 
     workers = args.workers if args.workers else (0, 1, 2)
 

@@ -27,11 +27,12 @@ def test_parts_are_operators_and_the_longest_come_first(work: str) -> None:
     assert all(seconds > 0 for seconds in parts.values())
 
 
-def test_implementations_are_timed_beside_the_machine() -> None:
+def test_implementations_are_timed_beside_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmtwins.benchmark.products.SHAPES', ((64, 64, 64),))
     timings, rate = measure_time(TASK, ['mmtwins', 'mmtwins with_cp'], rounds=2)
     assert [timing.implementation for timing in timings] == ['mmtwins', 'mmtwins with_cp']
     assert all(len(timing.seconds) == 2 and timing.minimum > 0 for timing in timings)
-    assert rate.flops > 1e8
+    assert rate.flops > 1e6
 
 
 def test_peak_memory_is_that_of_one_step() -> None:

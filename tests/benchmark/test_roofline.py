@@ -91,11 +91,12 @@ def test_tables_json_and_chart_show_them(tmp_path) -> None:
 
 def test_kinds_are_measured_in_the_order_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmtwins.benchmark.roofline.COPIED_BYTES', 2**20)
+    monkeypatch.setattr('mmtwins.benchmark.products.SHAPES', ((64, 64, 64),))
     measured = measure_roofline(TASK, rounds=2)
     kinds = ['patch embedding', 'LSA', 'GSA', 'MLP', 'position encoding', 'norm']
     assert [point.kind for point in measured.points] == kinds
     assert all(point.seconds > 0 and point.bytes > 0 for point in (*measured.points, measured.whole))
-    assert measured.bandwidth > 1e7 and measured.rate.flops > 1e8
+    assert measured.bandwidth > 1e7 and measured.rate.flops > 1e6
 
 
 @pytest.mark.parametrize('task', [Task('training', 64, 64), Task('inference', 64, 64, config='x.py')])

@@ -53,7 +53,7 @@ def test_what_has_nothing_to_compare_has_a_code_of_its_own(
 
 
 # These write pages of the documentation, and are no doors to a command.
-PAGES = {'models_page.py', 'export_matrix.py'}
+PAGES = {'models_page.py', 'export_matrix.py', 'study_gsa.py', 'gpu_report.py'}
 DOORS = sorted({path.name for path in TOOLS.glob('*.py') if not path.name.startswith('setup_')} - PAGES)
 
 

@@ -11,6 +11,7 @@ pytest.importorskip('mmseg')
 
 from mmtwins.study import arm_training
 from mmtwins.study.arm_training import Study, config_of, final_checkpoint, fingerprint, train
+from mmtwins.weights.opening import read_file
 
 
 def test_configs_of_arms_differ_in_the_backbone_alone(tmp_path: Path) -> None:
@@ -59,8 +60,6 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_weights(
     assert [path.name for path in folder.glob('iter_*.pth')] == ['iter_1.pth']
     resumed = train(again, 'k7', 0)
     assert resumed is not None
-    weights, expected = (
-        torch.load(final_checkpoint(one, 0), weights_only=False)['state_dict'] for one in (again, study)
-    )
+    weights, expected = (read_file(final_checkpoint(one, 0))['state_dict'] for one in (again, study))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert resumed['mIoU'] == train(study, 'k7', 0)['mIoU']

@@ -9,8 +9,8 @@ from small_recipes import DETECTOR, write_segmentor
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 pytest.importorskip('mmcv._ext')
-from mmtwins.benchmark import pipelines
-from mmtwins.benchmark.pipelines import measure_pipeline, time_transforms
+from mmtwins.benchmark import data_pipelines
+from mmtwins.benchmark.data_pipelines import measure_pipeline, time_transforms
 
 
 def test_a_pipeline_is_measured_with_and_without_workers(toy_data: Path, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_transforms_are_timed_per_image_and_told_apart(monkeypatch: pytest.Monke
         def get_data_info(self, index: int) -> int:
             return index
 
-    monkeypatch.setattr(pipelines.time, 'perf_counter', lambda: clock[0])
+    monkeypatch.setattr(data_pipelines.time, 'perf_counter', lambda: clock[0])
     # The third gives up on an image, as a random crop without a box does, so the fourth never runs.
     assert time_transforms(Dataset(), 5) == {
         'annotation': 0.0,
