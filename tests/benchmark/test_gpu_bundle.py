@@ -118,7 +118,7 @@ def test_parts_are_chosen_by_the_beginning_of_their_names() -> None:
 
 CHILD = """
 import json, os, sys
-print('working')
+print('working', flush=True)
 name, path = sys.argv[2], sys.argv[4]
 if name == 'killed':
     os.kill(os.getpid(), 9)
