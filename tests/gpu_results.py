@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmtwins.benchmark.gpu_parity import TOLERANCES
-from mmtwins.benchmark.gpu_speed import NO_ROOM
+from mmtwins.benchmark.measure import NO_ROOM
 from mmtwins.benchmark.products import Product, Rate
 from mmtwins.benchmark.report import to_json
 from mmtwins.benchmark.sdpa import CHOSEN, EXPLICIT

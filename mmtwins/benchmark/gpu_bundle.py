@@ -18,7 +18,8 @@ from ..markdown import update_section
 from .gpu_charts import draw_report
 from .gpu_page import to_markdown
 from .gpu_plan import Part
-from .gpu_speed import NO_ROOM, one_line
+from .gpu_speed import one_line
+from .measure import NO_ROOM
 
 SECONDS = 3600  # for one part
 SECTION = 'gpu'

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from ..markdown import markdown_table
-from .gpu_speed import NO_ROOM
+from .measure import NO_ROOM
 from .sdpa import CHOSEN, EXPLICIT, WAYS
 
 Result = Mapping[str, Any]
@@ -124,7 +124,7 @@ def _speed(results: Sequence[Result]) -> list[str]:
     lines = [
         'Times are medians in ms; in brackets how many times as long as mmtwins, or `=` within noise. Memory is the peak above '
         'model and input in MB (on a CPU, what the process grew by). '
-        '*Share* is that of the rate of a plain product of the same precision in the same rounds.',
+        '*Share* is that of the rate of the fastest product of the same precision in the same rounds.',
         '',
     ]
     lines += _time_table('backbone', backbones, 'share', _share_of_product)
@@ -154,8 +154,8 @@ def _median(result: Result, name: str) -> float | None:
 
 
 def _share_of_product(result: Result) -> str:
-    timing = _timing(result, 'mmtwins') or {}
-    share = next((value for key, value in timing.items() if key.startswith('share_of_')), None)
+    timing = _timing(result, 'mmtwins')
+    share = None if timing is None else timing['share_of_fastest_product']
     return '' if share is None else f'{share:.2f}'
 
 

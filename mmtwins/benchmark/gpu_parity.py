@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from ..models.backbone import TwinsPCPVTBackbone, TwinsSVTBackbone
 from ..models.fast_path import fast_path
-from .precision import products_in
+from .measure import NO_ROOM
+from .precision import autocast_to, products_in
 from .task import PRECISIONS
 
 IMAGES = 'images'  # the name of their gradient
@@ -76,7 +76,7 @@ def measure_parity(
         try:
             errors = compare(run_both_ways(copy.deepcopy(model).to(device), images, directions, precision), expected)
         except torch.cuda.OutOfMemoryError:
-            rows.append(dict(row, reason='does not fit into memory'))
+            rows.append(dict(row, reason=NO_ROOM))
             continue
         holds = {name: value <= getattr(allowed, name) for name, value in errors._asdict().items()}
         failures += [
@@ -126,9 +126,7 @@ def run_both_ways(
 
 
 def _features(model: nn.Module, images: Tensor, precision: str) -> list[Tensor]:
-    dtype = PRECISIONS[precision]
-    autocast = nullcontext() if dtype is torch.float32 else torch.autocast(images.device.type, dtype)
-    with products_in(precision), autocast:
+    with products_in(precision), autocast_to(precision, images.device.type):
         return list(model(images))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .measure import measure_memory, measure_time, time_in_turn
+from .measure import NO_ROOM, measure_memory, measure_time, synchronize, time_in_turn
 from .peers import OURS
 from .precision import products_in
 from .products import Rate
@@ -17,7 +17,6 @@ from .sdpa import BACK_ENDS, CHOSEN, forced, measure_attention, shapes_of
 from .steps import make_step
 from .task import Task, Timing
 
-NO_ROOM = 'does not fit into memory'
 WHOLE = 'backbone'
 
 
@@ -135,8 +134,7 @@ def measure_back_ends(task: Task, rounds: int) -> dict[str, Any]:
             found[way] = dict(reason=NO_ROOM)
         except (RuntimeError, ImportError, AttributeError) as error:
             found[way] = dict(reason=f'not available: {one_line(error)}')
-    synchronize = partial(torch.cuda.synchronize, task.device) if task.is_on_gpu else lambda: None
-    for way, seconds in time_in_turn(steps, rounds, synchronize).items():
+    for way, seconds in time_in_turn(steps, rounds, partial(synchronize, task.device)).items():
         found[way]['seconds'] = seconds
     return found
 

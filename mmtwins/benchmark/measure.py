@@ -22,6 +22,7 @@ from .steps import make_step
 from .task import Task, Timing
 
 WARM_UP_ROUNDS = 2
+NO_ROOM = 'does not fit into memory'
 Name = TypeVar('Name')
 
 
@@ -67,7 +68,7 @@ def measure_time(task: Task, implementations: Sequence[str], rounds: int = 7) ->
     products = product_steps(task)
     steps.update(products)
     with busy_processes(task.load):
-        seconds = time_in_turn(steps, rounds, partial(synchronize, task))
+        seconds = time_in_turn(steps, rounds, partial(synchronize, task.device))
     timings = [Timing(name, task, seconds[name]) for name in implementations]
     return timings, fastest_product({product: seconds[product] for product in products})
 
@@ -91,7 +92,7 @@ def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
     with profile(activities=activities) as profiler:
         for _ in range(rounds):
             step()
-        synchronize(task)
+        synchronize(task.device)
     events, kind = profiler.key_averages(), 'self_cpu_time_total'
     if task.is_on_gpu:
         kind = 'self_device_time_total' if hasattr(events[0], 'self_device_time_total') else 'self_cuda_time_total'
@@ -100,10 +101,10 @@ def measure_parts(task: Task, rounds: int = 7) -> dict[str, float]:
     return dict(sorted(((name, value) for name, value in seconds.items() if value > 0), key=lambda item: -item[1]))
 
 
-def synchronize(task: Task) -> None:
+def synchronize(device: str) -> None:
     """Wait for the work of a GPU, so that a clock can be read."""
-    if task.is_on_gpu:
-        torch.cuda.synchronize(task.device)
+    if device.startswith('cuda'):
+        torch.cuda.synchronize(device)
 
 
 def measure_memory(task: Task, implementation: str) -> int | None:

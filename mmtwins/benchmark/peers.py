@@ -102,6 +102,23 @@ def build_backbone(
     return compile_alone(model) if implementation == 'mmtwins compiled' else model
 
 
+def published_arch(config: str, backbone: Mapping[str, Any], implementation: str) -> str:
+    """The architecture of a config's backbone, by the name that other libraries know too.
+
+    Args:
+        config: Name of the config, for the message.
+        backbone: Its settings.
+        implementation: One of :data:`PEERS`.
+
+    Raises:
+        ValueError: The config defines its own architecture.
+    """
+    arch = backbone.get('arch', 'small')
+    if not isinstance(arch, str):
+        raise ValueError(f'{config} has an architecture of its own, which {implementation} has not')
+    return arch
+
+
 def compile_alone(model: nn.Module) -> nn.Module:
     """Compile a model as in a new process. PyTorch gives the second size of a model dynamic shapes, and compiles no ninth."""
     torch._dynamo.reset()

@@ -1,12 +1,23 @@
-"""How a GPU multiplies float32 numbers."""
+"""The precision that products are computed in: autocast, and how a GPU multiplies float32 numbers."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from .task import Task
+from .task import PRECISIONS, Task
+
+
+def autocast_to(precision: str, device: str) -> AbstractContextManager:
+    """Autocast on a device; nothing for float32.
+
+    Args:
+        precision: A key of :data:`mmtwins.benchmark.task.PRECISIONS`.
+        device: Such as ``'cpu'`` or ``'cuda:0'``.
+    """
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is torch.float32 else torch.autocast(torch.device(device).type, dtype)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Source: Williams, Waterman and Patterson, "Roofline: an insightful visual perfor
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,8 +16,9 @@ from ..models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAtte
 from ..models.backbone import TwinsSVTBackbone
 from ..models.layers import Mlp
 from .measure import synchronize, time_in_turn
+from .precision import autocast_to
 from .products import Rate, fastest_product, product_steps
-from .task import PRECISIONS, Task
+from .task import Task
 
 WHOLE = 'whole backbone'
 COPIED_BYTES = 2**27  # far more than a cache holds
@@ -102,7 +102,7 @@ def list_parts(task: Task) -> list[Part]:
     costs = backbone_macs(task.arch, task.height, task.width)
     parts = []
     modules: Any = zip(model.patch_embeds, model.blocks, model.pos_block, model.norm_list, costs, strict=True)
-    with torch.no_grad(), _precision(task):
+    with torch.no_grad(), autocast_to(task.precision, task.device):
         for patch_embed, blocks, peg, norm, macs in modules:
             lsa, gsa = (sum(value for key, value in macs.items() if key.startswith(kind)) for kind in ('lsa', 'gsa'))
             for kind, number, module, block, total in (
@@ -146,7 +146,7 @@ def measure_roofline(task: Task, rounds: int = 7) -> Roofline:
     steps: dict[Any, Callable[[], object]] = {i: part.run for i, part in enumerate(parts)}
     steps.update(products)
     steps['copy'] = partial(target.copy_, source)
-    seconds = time_in_turn(steps, rounds, partial(synchronize, task))
+    seconds = time_in_turn(steps, rounds, partial(synchronize, task.device))
     sums: dict[str, list[float]] = {}
     for i, part in enumerate(parts):
         median = sorted(seconds[i])[rounds // 2]
@@ -157,14 +157,7 @@ def measure_roofline(task: Task, rounds: int = 7) -> Roofline:
     return Roofline(task, rate, 2 * COPIED_BYTES / min(seconds['copy']), points, whole)
 
 
-def _precision(task: Task) -> AbstractContextManager:
-    precision = PRECISIONS[task.precision]
-    if precision is torch.float32:
-        return nullcontext()
-    return torch.autocast(torch.device(task.device).type, precision)
-
-
 @torch.no_grad()
 def _run(task: Task, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    with _precision(task):
+    with autocast_to(task.precision, task.device):
         return function(x)

@@ -1,5 +1,6 @@
 """Attention of Twins with each back end of PyTorch's fused attention, and written out as two products and a softmax."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..analysis.cost import PUBLISHED_SR_RATIOS, num_keys
 from ..models.architectures import ARCHITECTURES, resolve_architecture
-from .measure import time_in_turn
+from ..models.layers import map_sizes
+from .measure import NO_ROOM, synchronize, time_in_turn
 from .task import PRECISIONS
 
 EXPLICIT = 'explicit softmax'
@@ -22,8 +25,6 @@ BACK_ENDS = {
 }
 WAYS = (CHOSEN, *BACK_ENDS, EXPLICIT)
 WINDOW = 7  # tokens
-PATCHES = (4, 8, 16, 32)  # pixels, side by stage
-SR_RATIOS = (8, 4, 2, 1)
 LARGEST = 2**28  # weights of the reference at once
 
 
@@ -52,10 +53,11 @@ def shapes_of(height: int, width: int, batch: int, arch: str | Mapping[str, Sequ
     """
     shapes = []
     settings = resolve_architecture(arch, ARCHITECTURES)
-    for i, (dim, heads) in enumerate(zip(settings['embed_dims'], settings['num_heads'])):
-        rows, columns = height // PATCHES[i], width // PATCHES[i]
-        windows = batch * -(-rows // WINDOW) * -(-columns // WINDOW)
-        keys = (rows // SR_RATIOS[i]) * (columns // SR_RATIOS[i])
+    sizes = map_sizes(height, width)
+    stages = zip(sizes, settings['embed_dims'], settings['num_heads'], PUBLISHED_SR_RATIOS)
+    for i, ((rows, columns), dim, heads, ratio) in enumerate(stages):
+        windows = batch * math.ceil(rows / WINDOW) * math.ceil(columns / WINDOW)
+        keys = num_keys(rows, columns, ratio)
         shapes.append(Shape(f'LSA {i + 1}', windows, heads, WINDOW**2, WINDOW**2, dim // heads))
         shapes.append(Shape(f'GSA {i + 1}', batch, heads, rows * columns, keys, dim // heads))
     return shapes
@@ -117,11 +119,10 @@ def measure_attention(
             found[way] = dict(difference=((out.float() - expected).abs().max() / expected.abs().max()).item())
             steps[way] = partial(_repeat, step, repeats)
         except torch.cuda.OutOfMemoryError:
-            found[way] = dict(reason='does not fit into memory')
+            found[way] = dict(reason=NO_ROOM)
         except (RuntimeError, ImportError, AttributeError) as error:
             found[way] = dict(reason=f'not available: {(str(error) or type(error).__name__).splitlines()[0]}')
-    synchronize = partial(torch.cuda.synchronize, device) if device.startswith('cuda') else lambda: None
-    for way, seconds in time_in_turn(steps, rounds, synchronize).items():
+    for way, seconds in time_in_turn(steps, rounds, partial(synchronize, device)).items():
         found[way]['seconds'] = [value / repeats for value in seconds]
     return found
 

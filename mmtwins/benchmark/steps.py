@@ -1,7 +1,6 @@
 """One step of a task as a function: a forward pass, in training a backward pass too, on random images."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 from ..engine.config import load_config
 from ..engine.model import build_model
 from ..models.backbone import TwinsBackbone
-from .peers import PEERS, build_backbone, compile_alone
-from .task import PRECISIONS, Task
+from .peers import PEERS, build_backbone, compile_alone, published_arch
+from .precision import autocast_to
+from .task import Task
 
 
 def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | None = None) -> Callable[[], None]:
@@ -40,15 +40,11 @@ def make_step(task: Task, implementation: str, weights: Mapping[str, Tensor] | N
     if implementation == 'mmtwins channels-last':
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.to(memory_format=torch.channels_last)
-    precision = PRECISIONS[task.precision]
 
     def step() -> None:
-        autocast = (
-            nullcontext() if precision is torch.float32 else torch.autocast(torch.device(task.device).type, precision)
-        )
         model.zero_grad(set_to_none=True)  # of the last step, so that a forward pass holds no gradients
         with torch.set_grad_enabled(is_training):
-            with autocast:
+            with autocast_to(task.precision, task.device):
                 loss = _run(model, images, samples)
             if is_training:
                 assert loss is not None
@@ -78,9 +74,7 @@ def _build_model(task: Task, implementation: str, weights: Mapping[str, Tensor] 
     if not isinstance(model.backbone, TwinsBackbone):
         raise ValueError(f'the backbone of {task.config} is {type(model.backbone).__name__}, not one of Twins')
     if implementation in PEERS:
-        arch = cfg.model.backbone.get('arch', 'small')
-        if not isinstance(arch, str):
-            raise ValueError(f'{task.config} has an architecture of its own, which {implementation} has not')
+        arch = published_arch(task.config, cfg.model.backbone, implementation)
         model.backbone = build_backbone(implementation, arch, weights)
     else:
         model.backbone.with_cp = implementation == 'mmtwins with_cp'

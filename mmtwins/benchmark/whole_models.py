@@ -4,7 +4,6 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from ..engine.model import build_model
 from ..models.backbone import TwinsSVTBackbone
 from ..weights.converting import from_native
-from .measure import peak_in_new_process, peak_of_step
-from .peers import DROP_PATH_RATE, PEERS, build_backbone
+from .measure import peak_in_new_process, peak_of_step, synchronize
+from .peers import DROP_PATH_RATE, PEERS, build_backbone, published_arch
+from .precision import autocast_to
 from .real_batches import batches_of, build_loader, fix_size, load_with_data
-from .task import PRECISIONS
 
 CANDIDATES = 1000  # boxes that suppression gets from a detector with random weights
 WARM_UP_ROUNDS = 1
@@ -66,8 +65,7 @@ class WholeTask:
 
     def synchronize(self) -> None:
         """Wait until a GPU has done what it was given."""
-        if self.device.startswith('cuda'):
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
 
 class WholeStep:
@@ -121,14 +119,9 @@ class WholeStep:
                 raise ValueError(f'{self.task.config}: batch norm needs two images or more: give --batch 2') from error
             raise
 
-    def _autocast(self) -> AbstractContextManager:
-        precision = PRECISIONS[self.task.precision]
-        is_on = precision is not torch.float32
-        return torch.autocast(torch.device(self.task.device).type, precision) if is_on else nullcontext()
-
     def _predict(self, batch: Batch) -> Any:
         clock = _Clock(self.task.synchronize)
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast_to(self.task.precision, self.task.device):
             data = self.model.data_preprocessor(batch, False)
             before = clock.lap()
             results = self.model(**data, mode='predict')
@@ -139,7 +132,7 @@ class WholeStep:
     def _train(self, batch: Batch) -> Any:
         """As MMEngine's ``train_step``."""
         clock = _Clock(self.task.synchronize)
-        with self._autocast():
+        with autocast_to(self.task.precision, self.task.device):
             data = self.model.data_preprocessor(batch, True)
             before = clock.lap()
             loss, values = self.model.parse_losses(self.model(**data, mode='loss'))
@@ -201,9 +194,7 @@ class _Clocked(nn.Module):
 
 def _build_peer(cfg: Config, implementation: str, weights: Mapping[str, Tensor]) -> nn.Module:
     """The backbone of another library in the place of ours; timm's in the wrapper of OpenMMLab's libraries."""
-    arch = cfg.model.backbone.get('arch', 'small')
-    if not isinstance(arch, str):
-        raise ValueError(f'{cfg.filename} has an architecture of its own, which {implementation} has not')
+    arch = published_arch(cfg.filename, cfg.model.backbone, implementation)
     if implementation != 'timm':
         return build_backbone(implementation, arch, weights)
     try:
