@@ -1,6 +1,7 @@
 """Ctrl-C in the tools: no traceback, exit code 130; a training saves first and says how to continue."""
 
 import ast
+import importlib
 import os
 import re
 import signal
@@ -38,6 +39,8 @@ def interrupted(*_: Any, **__: Any) -> Any:
 def test_no_tool_prints_a_traceback(
     tool: str, function: str, arguments: list[str], call_tool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It takes functions by name. Imported first by a tool below, it would keep the one that stops.
+    importlib.import_module('mmtwins.inference.predictor')
     monkeypatch.setattr(function, interrupted)
     done = call_tool(tool, *arguments)
     assert done.returncode == 130, done
