@@ -7,7 +7,9 @@ The lists are those of PyTorch 2.13 (``ATen/autocast_mode.h``), by the names of 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
+from mmengine.utils import digit_version
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -25,6 +27,12 @@ NAMES = {
     'the widest': 'addcdiv addcmul atan2 bilinear cross dot grid_sample index_put tensordot scatter_add',
 }
 TYPES = {name: dtype for dtype, names in NAMES.items() for name in names.split()}
+
+
+needs_half = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.3.0'),
+    reason='before PyTorch 2.3, CPUs have no float16 autocast',
+)
 
 
 class CudaAutocast(TorchFunctionMode):

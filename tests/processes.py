@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from mmtwins.weights.opening import read_file
+
 PRELOADED = [
     'torch._dynamo',
     'torch.distributed.fsdp',
@@ -70,7 +72,7 @@ def run_processes(world_size: int, folder: Path, function: Callable, *args: Any,
             process.kill()
     outputs = [path.read_text()[-1000:] for path in folder.glob('?.txt')]
     assert not any(errors), '\n'.join([*(f'rank {rank}: {error}' for rank, error in enumerate(errors)), *outputs])
-    return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in range(world_size)]
+    return [read_file(folder / f'{rank}.pt') for rank in range(world_size)]
 
 
 def _run(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_autocast import needs_half
 from half_step import compare_in_float32
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -16,6 +17,8 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 
 from recipes import CONFIGS
+
+pytestmark = needs_half
 
 MASK_RCNN = 'mask-rcnn_twins-svt-s_fpn_8xb2-amp-ms-crop-3x_coco'
 RETINANET = 'retinanet_twins-svt-s_fpn_8xb2-1x_coco'

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 pytest.importorskip('mmdet')
 
-from cuda_autocast import CudaAutocast
+from cuda_autocast import CudaAutocast, needs_half
 from mmdet.models import RetinaHead, RPNHead, SingleRoIExtractor
 from mmdet.registry import MODELS, TASK_UTILS
 
@@ -26,7 +26,7 @@ from mmtwins.models.float32 import HALF
 ON_GPU = pytest.param(
     'cuda', marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')]
 )
-each_device = pytest.mark.parametrize('device', ['cpu', ON_GPU])
+each_device = pytest.mark.parametrize('device', [pytest.param('cpu', marks=needs_half), ON_GPU])
 STRIDES = [4, 8, 16, 32]
 META = dict(img_shape=(800, 1333), pad_shape=(800, 1344))
 NMS = ConfigDict(nms_pre=2000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
