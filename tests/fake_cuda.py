@@ -51,4 +51,6 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, peak: int = 3 * GIB, count: int = 1
     values |= dict(memory_allocated=GIB, max_memory_allocated=peak, is_bf16_supported=True)
     for name, value in values.items():
         put(name, value)
+    if hasattr(torch, 'accelerator'):  # of PyTorch 2.6 and newer: optimizers ask it for the current stream
+        monkeypatch.setattr(torch.accelerator, 'current_accelerator', lambda check_available=False: None)
     return calls
