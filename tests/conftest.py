@@ -56,12 +56,9 @@ def no_garbage_in_modules() -> None:
 
 
 @pytest.fixture(scope='module', autouse=True)
-def no_scope_left_by_modules() -> Iterator[None]:
-    """Without this, a registry that one module looks in could warn in another, and in processes that it forks."""
-    before = DefaultScope._instance_dict.copy()
-    yield
+def no_scope_before_modules() -> None:
+    """Without this, modules and fixtures of the session that ran before say where a registry looks first."""
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture
