@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
+from ..models.threads import keep_threads
 from .distributed import CPUDistributedDataParallel
 from .loops import ResumableLoop, replace_loop
 from .random_states import ITERATION, get_random_states, kept_random_states, seed_random_numbers, set_random_states
@@ -28,7 +29,7 @@ class ExactResumeHook(Hook):
     sample is augmented with random numbers that follow from the seed and its place in the run. So neither depends on
     what came before, on workers or on validations. A checkpoint holds, under ``exact_resume``, the random states with
     which each rank begins the next iteration, the seed and the place of the sampler, and gradients that wait for an
-    update. One line at the start says what cannot be exact.
+    update. The number of threads is kept, whatever other processes do. One line at the start says what cannot be exact.
     """
 
     priority = 'VERY_HIGH'  # before anything draws random numbers
@@ -48,6 +49,7 @@ class ExactResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Continue where the checkpoint was, and say in one line what cannot be exact."""
+        keep_threads(True)
         loop = runner.train_loop
         obstacles = list(_obstacles(runner))
         if not runner.iter:
@@ -88,6 +90,10 @@ class ExactResumeHook(Hook):
         for name in self._loaded['gradients'].keys() & parameters.keys():
             parameters[name].grad = self._loaded['gradients'][name].to(parameters[name].device)
         return [f'{key}: {then[key]} in the checkpoint, {now[key]} now' for key in now if now[key] != then[key]]
+
+    def after_train(self, runner: Runner) -> None:
+        """Allow other numbers of threads again."""
+        keep_threads(False)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the random states of this iteration."""

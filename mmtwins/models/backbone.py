@@ -20,6 +20,8 @@ from .architectures import (
 )
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .block import TwinsBlock, recompute
+from .compiling import is_compiling
+from .fast_path import threads_of
 from .layers import (
     MIN_INPUT_SIDE,
     PATCH_PADDINGS,
@@ -127,6 +129,12 @@ class TwinsBackbone(BaseModule):
             ValueError: The image is too small or has another number of channels.
         """
         check_images(x, self.in_channels, self.min_input_size)
+        if is_compiling():
+            return self._features(x)
+        with threads_of(x):
+            return self._features(x)
+
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
         features = {}
         x = x.permute(0, 2, 3, 1).contiguous()
         stages: Iterator[Any]  # nn.ModuleList does not say what it holds

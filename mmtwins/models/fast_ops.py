@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .layers import Mlp
+from .threads import fit_backward
 from .windows import Region, as_pair, merge_windows, padding_attends, partition_windows, window_regions
 
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
@@ -105,18 +106,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not runs_on_onednn(x, weight):
         return F.linear(x, weight, bias)
-    out = F.conv2d(_as_map(x), weight[:, :, None, None], bias)
+    # PyTorch hands a convolution of one thread to oneDNN only if it is dilated, which a 1 x 1 kernel cannot show.
+    out = F.conv2d(_as_map(x), weight[:, :, None, None], bias, dilation=2)
     return out.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` computes a product as a convolution."""
-    return (
-        x.dtype == weight.dtype == torch.float32
-        and x.numel() > MIN_ELEMENTS
-        and torch.get_num_threads() > 1  # PyTorch does not hand convolutions of one thread to oneDNN
-        and HAS_KERNELS
-    )
+    return x.dtype == weight.dtype == torch.float32 and x.numel() > MIN_ELEMENTS and HAS_KERNELS
 
 
 def _as_map(x: Tensor) -> Tensor:
@@ -140,10 +137,13 @@ class GeluLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        fit_backward()
         x, weight = ctx.saved_tensors
         gelu = F.gelu(x)
         if runs_on_onednn(x, weight):
-            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad)).view(weight.shape)
+            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad), dilation=2).view(
+                weight.shape
+            )
         else:
             grad_weight = (_as_rows(grad).T @ _as_rows(gelu)).to(weight.dtype)
         grad_x = torch.ops.aten.gelu_backward(linear(grad, weight.T.to(grad.dtype)), x)

@@ -12,7 +12,7 @@ What it does is in :mod:`mmtwins.models.fast_ops`. PyTorch's own ``nn.Transforme
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,6 +30,7 @@ from . import fast_ops
 from .attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
 from .compiling import is_compiling
 from .layers import DropPath, Mlp
+from .threads import fit, fitting_threads
 
 # Of all modules. PyTorch adds to these dicts and never replaces them; torch 2.1 has no function that asks for all.
 GLOBAL_HOOKS = (_global_backward_hooks, _global_backward_pre_hooks, _global_forward_hooks, _global_forward_pre_hooks)
@@ -104,13 +105,25 @@ def applies(block: Any, x: Tensor) -> bool:
         and x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.numel() > 0
-        and _enabled.get()
-        and os.environ.get('MMTWINS_FAST_PATH') != '0'
+        and _is_enabled()
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
         and not _is_watched()
         and _is_plain_block(block, x.dtype)
     )
+
+
+def threads_of(x: Tensor) -> AbstractContextManager:
+    """Inside this, the fast path computes a forward pass with fewer threads where other processes use the cores.
+
+    Args:
+        x: The input of the model.
+    """
+    return fitting_threads(x) if _is_enabled() and not _is_watched() else nullcontext()
+
+
+def _is_enabled() -> bool:
+    return _enabled.get() and os.environ.get('MMTWINS_FAST_PATH') != '0'
 
 
 def _is_watched() -> bool:
@@ -179,6 +192,7 @@ def _is_plain(module: nn.Module | None, kind: type[nn.Module], dtype: torch.dtyp
 
 def run_block(block: Any, x: Tensor) -> Tensor:
     """What the forward pass of a :class:`TwinsBlock` computes: (B, H, W, C) -> (B, H, W, C)."""
+    fit()
     attn, norm2, mlp, drop_paths = block.attn, block.norm2, block.mlp, (block.drop_path1, block.drop_path2)
     attend = fast_ops.attend_locally if type(attn) is LocallyGroupedSelfAttention else fast_ops.attend_globally
     attended = attend(attn, block.norm1(x))

@@ -1,0 +1,212 @@
+"""The fast path leaves cores to other processes, and gives PyTorch its number of threads back."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import mmtwins
+from mmtwins.benchmark.load import busy_processes
+from mmtwins.models import fast_ops, threads
+from mmtwins.models.fast_path import fast_path
+from mmtwins.models.threads import FreeCores, keep_threads, read_used
+
+SMALL = dict(embed_dims=(32, 64, 128, 256), depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratios=(4, 4, 4, 4))
+
+
+class Machine:
+    """Four cores, whose time a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.used = self.own = 0.0
+        monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1, 2, 5}, raising=False)
+        self.cores = FreeCores(
+            lambda cores: self.used if cores == {0, 1, 2, 5} else -1, lambda: self.now, lambda: self.own
+        )
+
+    def pass_time(self, seconds: float, ours: float, others: float) -> None:
+        """Args: how long, and how many cores we and the others take meanwhile."""
+        self.now += seconds
+        self.own += seconds * ours
+        self.used += seconds * (ours + others)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def test_free_cores_are_those_that_others_do_not_take(machine: Machine) -> None:
+    limits = [machine.cores.limit(4)]
+    for ours, others in [(4, 0.0), (3, 1.0), (2, 0.4), (1.6, 2.4), (0.6, 3.4), (1, 3.0), (1, 0.0)]:
+        machine.pass_time(0.25, ours, others)
+        limits.append(machine.cores.limit(4))
+    assert limits == [4, 4, 3, 4, 2, 1, 1, 4]
+    assert machine.cores.limit(3) == 3  # never more than PyTorch has
+
+
+def test_more_threads_than_cores_are_not_used(machine: Machine) -> None:
+    assert machine.cores.limit(16) == 4
+
+
+def test_a_window_is_long_enough(machine: Machine) -> None:
+    machine.cores.limit(4)
+    machine.pass_time(0.1, 2, 2)
+    assert machine.cores.limit(4) == 4
+    machine.pass_time(0.15, 2, 2)
+    assert machine.cores.limit(4) == 2
+
+
+def test_what_others_do_while_we_wait_does_not_count(machine: Machine) -> None:
+    machine.cores.limit(4)
+    machine.pass_time(60, 0.1, 3.9)
+    assert machine.cores.limit(4) == 4
+
+
+def test_a_system_that_does_not_say_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FreeCores(lambda cores: None).limit(64) == 64
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
+    assert FreeCores(lambda cores: 1.0).limit(64) == 64
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='needs /proc/stat')
+def test_time_is_that_of_the_cores() -> None:
+    cores = os.sched_getaffinity(0)
+    parts = [read_used({core}) for core in cores]
+    total = read_used(cores)
+    assert all(part is not None and part > 0 for part in parts)
+    assert total is not None and total == pytest.approx(sum(filter(None, parts)), abs=1.0)
+    assert read_used(set()) == 0
+
+
+# In the model ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backbone() -> mmtwins.TwinsSVTBackbone:
+    torch.manual_seed(0)
+    return mmtwins.TwinsSVTBackbone(arch=SMALL)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> Iterator[list[int]]:
+    """Two threads, of which other processes leave one; the list gets the number at each product."""
+    numbers: list[int] = []
+    linear = fast_ops.linear
+
+    def noting(*args: torch.Tensor) -> torch.Tensor:
+        numbers.append(torch.get_num_threads())
+        return linear(*args)
+
+    monkeypatch.setattr(fast_ops, 'linear', noting)
+    monkeypatch.setattr(threads._free_cores, 'limit', lambda asked: 1)
+    yield numbers
+    assert torch.get_num_threads() == 2
+
+
+def test_a_forward_pass_leaves_the_core(backbone: nn.Module, seen: list[int]) -> None:
+    with torch.no_grad():
+        backbone(torch.randn(1, 3, 64, 64))
+    assert set(seen) == {1}
+
+
+def test_a_backward_pass_leaves_it_too(backbone: nn.Module, seen: list[int]) -> None:
+    out = sum(x.sum() for x in backbone(torch.randn(1, 3, 64, 64)))
+    assert set(seen) == {1} and torch.get_num_threads() == 2
+    seen.clear()
+    out.backward()
+    assert seen and set(seen) == {1}
+
+
+def test_a_pass_that_fails_gives_the_threads_back(
+    backbone: nn.Module, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError('a test')
+
+    monkeypatch.setattr(fast_ops, 'attend_globally', fail)
+    with pytest.raises(RuntimeError, match='a test'):
+        backbone(torch.randn(1, 3, 64, 64))
+    assert torch.get_num_threads() == 2
+    monkeypatch.undo()
+
+
+def test_threads_of_a_failed_backward_pass_come_back_with_the_next_pass(backbone: nn.Module, seen: list[int]) -> None:
+    def fail(grad: torch.Tensor) -> None:
+        raise RuntimeError('a test')
+
+    first = backbone.patch_embeds[0].proj.weight
+    handle = first.register_hook(fail)
+    with pytest.raises(RuntimeError, match='a test'):
+        backbone(torch.randn(1, 3, 64, 64))[3].sum().backward()
+    handle.remove()
+    backbone(torch.randn(1, 3, 64, 64))
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize('way', ['keep_threads', 'variable', 'deterministic', 'no fast path'])
+def test_the_threads_can_be_kept(
+    way: str, backbone: nn.Module, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == 'keep_threads':
+        keep_threads(True)
+    elif way == 'variable':
+        monkeypatch.setenv('MMTWINS_KEEP_THREADS', '1')
+    elif way == 'deterministic':
+        torch.use_deterministic_algorithms(True)
+    numbers: list[int] = []
+    backbone.norm_list[0].register_forward_hook(lambda *_: numbers.append(torch.get_num_threads()))
+    try:
+        with fast_path(way != 'no fast path'):
+            backbone(torch.randn(1, 3, 64, 64))[0].sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        if way == 'keep_threads':
+            keep_threads(False)
+    assert numbers == [2] and set(seen) <= {2}
+
+
+def test_other_threads_of_python_keep_theirs(backbone: nn.Module, seen: list[int]) -> None:
+    def run() -> None:
+        torch.set_num_threads(2)
+        with torch.no_grad():
+            backbone(torch.randn(1, 3, 64, 64))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert set(seen) == {2}
+
+
+def test_features_do_not_depend_on_the_number(
+    backbone: nn.Module, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, maps = torch.randn(1, 3, 160, 224), []
+    backbone.eval()
+    for number in (1, 2):
+        monkeypatch.setattr(threads._free_cores, 'limit', lambda asked, number=number: number)
+        with torch.no_grad():
+            maps.append(backbone(x))
+    assert_close(*maps, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_busy_process_is_noticed(make_step: Callable[[], None], two_threads: None) -> None:
+    if len(os.sched_getaffinity(0)) != 2:
+        pytest.skip('needs two cores')
+    cores = FreeCores()
+    with busy_processes(2):
+        for _ in range(20):
+            cores.limit(2)
+            make_step()
+        assert cores.limit(2) == 1
+
+
+@pytest.fixture
+def make_step() -> Callable[[], None]:
+    x = torch.randn(1024, 1024)
+    return lambda: [x @ x for _ in range(10)] and None
