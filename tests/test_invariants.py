@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from fsdp_cases import CASES, OTHER_SUBSAMPLINGS, VARIANTS, WORLD_SIZE, fully_sh
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,6 +48,12 @@ compiled_variants = pytest.mark.parametrize(
 )
 both_families = pytest.mark.parametrize('variant', FAMILIES)
 every_size = pytest.mark.parametrize('size', SIZES, ids=lambda size: '{}x{}'.format(*size))
+
+
+def math_attention() -> AbstractContextManager:
+    """Attention without a fused kernel."""
+    attention = pytest.importorskip('torch.nn.attention', reason='forcing a back end needs PyTorch 2.3')
+    return attention.sdpa_kernel(attention.SDPBackend.MATH)
 
 
 def images(size: tuple[int, int] = SIZES[0], batch: int = 2, **kwargs) -> Tensor:
@@ -341,7 +347,7 @@ def test_forward_mode_derivatives_work_where_those_of_attention_do(variant: str)
         with forward_ad.dual_level():
             return forward_ad.unpack_dual(function(forward_ad.make_dual(x, tangent))).tangent
 
-    with sdpa_kernel(SDPBackend.MATH):
+    with math_attention():
         given = derivative(lambda x: model(x)[-1], x, tangent)
         jacobian = jacrev(lambda x: model(x)[-1].sum())(x)
     assert_near(given.sum(), (jacobian * tangent).sum(), 1e-3)
@@ -643,7 +649,7 @@ def test_derivatives_of_attention(kind: str, size: tuple[int, int], is_fast: boo
     assert_close(fast(attn, x), attn(x))
     inputs = (x, *(p.detach().requires_grad_() for p in parameters))
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no second derivative
+    with math_attention():  # the fused kernel has no second derivative
         assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 

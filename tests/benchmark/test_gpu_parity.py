@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from cuda_autocast import needs_half
 from fake_cuda import OnCpu, plug_in
 
 from mmtwins.benchmark import gpu_parity
@@ -24,6 +25,7 @@ def test_rounding_is_within_what_is_allowed(family: str) -> None:
     assert rounded['allowed'] == TOLERANCES['bf16']._asdict()
 
 
+@needs_half
 def test_a_fault_of_the_device_fails_in_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is masked wrongly changes one window."""
     attend = gpu_parity.run_both_ways

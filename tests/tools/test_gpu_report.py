@@ -44,6 +44,7 @@ def parts_of(folder: Path) -> dict[str, dict]:
 
 
 def test_the_reduced_command_writes_the_bundle_on_a_cpu(call_tool: CallTool, tmp_path: Path, quick: None) -> None:
+    pytest.importorskip('torch.nn.attention', reason='forcing a back end needs PyTorch 2.3')
     page = tmp_path / 'page.md'
     page.write_text('<!-- gpu: begin -->\n<!-- gpu: end -->\n')
     arguments = ('--device', 'cpu', '--reduced', '--precision', 'fp32', 'bf16', '--out', 'out', '--page', page)
