@@ -37,6 +37,9 @@ if 'PYTEST_XDIST_WORKER' in os.environ and 'OMP_NUM_THREADS' not in os.environ:
 os.environ.update(HF_HUB_OFFLINE='1', no_proxy='127.0.0.1,localhost')
 os.environ.update({f'{scheme}_proxy': 'http://127.0.0.1:9' for scheme in ('http', 'https', 'all')})
 
+# What else the machine does decides nothing.
+os.environ['MMTWINS_KEEP_THREADS'] = '1'
+
 # Processes that tests start find the checkout, and what stands for slow libraries, wherever they run.
 os.environ['PYTHONPATH'] = os.pathsep.join(
     filter(None, [str(REPOSITORY), str(REPOSITORY / 'tests' / 'stand_ins'), os.environ.get('PYTHONPATH')])

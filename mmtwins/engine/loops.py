@@ -6,12 +6,13 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from ..models.threads import kept_threads
 from .batches import place_batches
 from .random_states import kept_random_states
 
 
 class ResumableLoop(BaseLoop):
-    """What both loops have: the place in the data."""
+    """What both loops have: the place in the data, and the number of threads."""
 
     endless = False  # whether the whole run is one epoch
     _iter: int
@@ -28,6 +29,11 @@ class ResumableLoop(BaseLoop):
         for name in ('max_iters', 'max_epochs', 'val_interval'):
             if getattr(self, name, 1) < 1:
                 raise ValueError(f'train_cfg.{name}={getattr(self, name)}: give a number of 1 or more')
+
+    def run(self) -> Any:
+        """Train, with as many threads throughout."""
+        with kept_threads():
+            return super().run()
 
     def resume(self, batches: int, validate: bool = False) -> None:
         """Say what a checkpoint has seen; the loop's iteration and epoch are set already.
@@ -58,6 +64,7 @@ class ResumableIterBasedTrainLoop(ResumableLoop, IterBasedTrainLoop):
 
     endless = True
 
+    @kept_threads()
     def run(self) -> Any:
         """Train to the last iteration, with validations in between."""
         if self.batches is None:

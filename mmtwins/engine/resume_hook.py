@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
-from ..models.threads import keep_threads
 from .distributed import CPUDistributedDataParallel
 from .loops import ResumableLoop, replace_loop
 from .random_states import ITERATION, get_random_states, kept_random_states, seed_random_numbers, set_random_states
@@ -49,7 +48,6 @@ class ExactResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Continue where the checkpoint was, and say in one line what cannot be exact."""
-        keep_threads(True)
         loop = runner.train_loop
         obstacles = list(_obstacles(runner))
         if not runner.iter:
@@ -90,10 +88,6 @@ class ExactResumeHook(Hook):
         for name in self._loaded['gradients'].keys() & parameters.keys():
             parameters[name].grad = self._loaded['gradients'][name].to(parameters[name].device)
         return [f'{key}: {then[key]} in the checkpoint, {now[key]} now' for key in now if now[key] != then[key]]
-
-    def after_train(self, runner: Runner) -> None:
-        """Allow other numbers of threads again."""
-        keep_threads(False)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the random states of this iteration."""

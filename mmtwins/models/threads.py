@@ -5,7 +5,7 @@ another process has the core of one thread, all others wait for it, a time slice
 threads are faster. The fast path computes with as many as there are free cores, at most as many as PyTorch has, and
 gives PyTorch its own number back at the end of a forward or backward pass.
 
-It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`keep_threads`, with
+It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`kept_threads`, with
 deterministic algorithms, outside the main thread, and where the system has no ``/proc/stat``.
 """
 
@@ -23,7 +23,7 @@ from torch.autograd import Variable
 WINDOW = 0.2  # seconds; the system counts in ticks of 0.01
 
 _asked: int | None = None  # threads of PyTorch before the pass that has changed their number
-_keeping = 0  # how many keep it
+_keeping = 0  # how many kept_threads() are entered
 
 
 def read_used(cores: set[int]) -> float | None:
@@ -87,16 +87,15 @@ class FreeCores:
 _free_cores = FreeCores()
 
 
-def keep_threads(keep: bool) -> None:
-    """Keep the number of threads of PyTorch from now on, whatever other processes do; as often as it is allowed again.
-
-    Sums of gradients are rounded differently with another number of threads.
-
-    Args:
-        keep: True keeps it, False allows to compute with fewer again.
-    """
+@contextmanager
+def kept_threads() -> Iterator[None]:
+    """Keep the number of threads of PyTorch, whatever other processes do: with another, sums of gradients round differently."""
     global _keeping
-    _keeping = max(0, _keeping + (1 if keep else -1))
+    _keeping += 1
+    try:
+        yield
+    finally:
+        _keeping -= 1
 
 
 @contextmanager

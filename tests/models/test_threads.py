@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import mmtwins
 from mmtwins.benchmark.load import busy_processes
 from mmtwins.models import fast_ops, threads
 from mmtwins.models.fast_path import fast_path
-from mmtwins.models.threads import FreeCores, keep_threads, read_used
+from mmtwins.models.threads import FreeCores, kept_threads, read_used
 
 SMALL = dict(embed_dims=(32, 64, 128, 256), depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratios=(4, 4, 4, 4))
 
@@ -104,7 +105,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> Iterator[list[in
 
     monkeypatch.setattr(fast_ops, 'linear', noting)
     monkeypatch.setattr(threads._free_cores, 'limit', lambda asked: 1)
-    monkeypatch.setattr(threads, '_keeping', 0)  # a training that failed in an earlier test keeps the number
+    monkeypatch.delenv('MMTWINS_KEEP_THREADS')
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     yield numbers
@@ -152,25 +153,21 @@ def test_threads_of_a_failed_backward_pass_come_back_with_the_next_pass(backbone
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize('way', ['keep_threads', 'variable', 'deterministic', 'no fast path'])
+@pytest.mark.parametrize('way', ['kept_threads', 'variable', 'deterministic', 'no fast path'])
 def test_the_threads_can_be_kept(
     way: str, backbone: nn.Module, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way == 'keep_threads':
-        keep_threads(True)
-    elif way == 'variable':
+    if way == 'variable':
         monkeypatch.setenv('MMTWINS_KEEP_THREADS', '1')
     elif way == 'deterministic':
         torch.use_deterministic_algorithms(True)
     numbers: list[int] = []
     backbone.norm_list[0].register_forward_hook(lambda *_: numbers.append(torch.get_num_threads()))
     try:
-        with fast_path(way != 'no fast path'):
+        with fast_path(way != 'no fast path'), kept_threads() if way == 'kept_threads' else nullcontext():
             backbone(torch.randn(1, 3, 64, 64))[0].sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
-        if way == 'keep_threads':
-            keep_threads(False)
     assert numbers == [2] and set(seen) <= {2}
 
 
@@ -189,6 +186,7 @@ def test_other_threads_of_python_keep_theirs(backbone: nn.Module, seen: list[int
 def test_features_do_not_depend_on_the_number(
     backbone: nn.Module, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv('MMTWINS_KEEP_THREADS')
     x, maps = torch.randn(1, 3, 160, 224), []
     backbone.eval()
     for number in (1, 2):
