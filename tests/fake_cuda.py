@@ -49,6 +49,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, peak: int = 3 * GIB, count: int = 1
     values = dict(synchronize=None, empty_cache=None, reset_peak_memory_stats=None, set_device=None)
     values |= dict(is_available=True, device_count=count, get_device_name='Fake H100', get_device_properties=properties)
     values |= dict(memory_allocated=GIB, max_memory_allocated=peak, is_bf16_supported=True)
+    values |= dict(is_current_stream_capturing=False)  # optimizers of PyTorch before 2.6 ask
     for name, value in values.items():
         put(name, value)
     if hasattr(torch, 'accelerator'):  # of PyTorch 2.6 and newer: optimizers ask it for the current stream
