@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from resumed_runs import StrangerLoop, make_config
 from torch.utils.data import DataLoader
@@ -13,6 +14,8 @@ from mmtwins.engine.loops import (
     name_resumable_loop,
     replace_loop,
 )
+from mmtwins.engine.runner import build_runner
+from mmtwins.models import threads
 
 
 def make_runner(work_dir: Path, **train_cfg) -> Runner:
@@ -39,6 +42,21 @@ def test_the_loops_of_mmengine_become_resumable_and_others_stay(train_cfg: dict,
     name_resumable_loop(runner)
     assert type(runner.train_loop) is kind
     assert runner.cfg.train_cfg == train_cfg  # what is dumped stays readable without mmtwins
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_the_number_of_threads_is_kept_to_the_end_even_of_a_training_that_fails(by_epoch: bool, tmp_path: Path) -> None:
+    class Noting(Hook):
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+            kept.append(threads._keeping)
+            raise RuntimeError('a test')
+
+    kept: list[int] = []
+    runner = build_runner(make_config(tmp_path, by_epoch=by_epoch))
+    runner.register_hook(Noting())
+    with pytest.raises(RuntimeError, match='a test'):
+        runner.train()
+    assert kept[0] > 0 and threads._keeping == 0
 
 
 def test_a_loop_that_is_built_gets_a_new_loader_over_the_same_data(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def python_process(folder: Path, *arguments: Any) -> subprocess.Popen:
 )
 def test_while_torch_is_imported(command: list[str], tmp_path: Path) -> None:
     (tmp_path / 'torch').mkdir()
-    (tmp_path / 'torch' / '__init__.py').write_text('import time\nprint("importing", flush=True)\ntime.sleep(60)\n')
+    # Not one long sleep: a signal that comes just before it is handled only after it.
+    code = 'import time\nprint("importing", flush=True)\nfor _ in range(600):\n    time.sleep(0.1)\n'
+    (tmp_path / 'torch' / '__init__.py').write_text(code)
     process = python_process(tmp_path, *command)
     assert process.stdout is not None and process.stdout.readline() == 'importing\n'
     process.send_signal(signal.SIGINT)
