@@ -75,6 +75,7 @@ def test_it_does_not_listen_in_a_thread() -> None:
 
 @pytest.mark.parametrize('trains', [True, False])
 def test_only_workers_of_a_training_ignore_signals(trains: bool, tmp_path: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us in the background
     if trains:
         StopOnSignalHook().before_train(make_runner())
 
