@@ -76,7 +76,7 @@ def wheel(checkout) -> Path:
 @pytest.fixture(scope='module')
 def site(wheel) -> Path:
     """A folder for PYTHONPATH that holds mmtwins as `pip install .` lays it out."""
-    folder = wheel.parent.parent.parent / 'installed' / 'site'  # the forks' mim also looks into the folder above it
+    folder = wheel.parent.parent.parent / 'site'
     run(
         sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index', '--target', str(folder), str(wheel), cwd=ROOT
     )
