@@ -32,7 +32,9 @@ def test_a_training_keeps_nothing(leaks: bool, toy_data: Path, tmp_path: Path) -
     cfg = make_config(toy_data, tmp_path, iterations=16, interval=4)
     cfg.custom_hooks += [dict(type='KeepHook')] * leaks
     uses = train(cfg, at=[7, 11, 15])  # with a validation and a checkpoint in between
-    objects, tensors = map(min, *map(growth, uses, uses[1:]))  # what is kept grows each time, a cache that fills but once
+    objects, tensors = map(
+        min, *map(growth, uses, uses[1:])
+    )  # what is kept grows each time, a cache that fills but once
     if leaks:
         assert tensors >= 4 and objects >= 4
     else:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mmtwins.installing import package_of
+
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ('mmtwins', 'configs', 'tools', 'requirements')
 TOOLS = ('train.py', 'test.py')
@@ -217,6 +219,8 @@ def mim(elsewhere: Path, site: Path, *arguments: str) -> str:
 @pytest.fixture(scope='module')
 def trained(elsewhere, site) -> str:
     """What mim prints while it trains."""
+    if package_of('mmengine') != 'mmengine':
+        pytest.skip('onedl-mim 0.5.1 looks for an installed package that has a command in the folder above it')
     return mim(elsewhere, site, 'train', 'mmtwins', f'{SEGMENTOR}.py', '--from-scratch', *SHORT)
 
 
@@ -236,10 +240,10 @@ def test_mim_tests_by_the_base_name_of_a_config(trained, elsewhere, site):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('package', 'config'), [('mmsegmentation', SEGMENTOR), ('mmdet', DETECTOR)])
+@pytest.mark.parametrize(('package', 'config'), [('mmseg', SEGMENTOR), ('mmdet', DETECTOR)])
 def test_mim_trains_with_the_tools_of_the_frameworks(elsewhere, site, package, config):
     path = site / 'mmtwins' / '.mim' / 'configs' / 'toy' / f'{config}.py'
     folder = elsewhere / package
-    output = mim(elsewhere, site, 'train', package, str(path), '--work-dir', str(folder), *SHORT)
+    output = mim(elsewhere, site, 'train', package_of(package), str(path), '--work-dir', str(folder), *SHORT)
     assert 'Training finished successfully' in output
     assert (folder / 'iter_2.pth').exists()
