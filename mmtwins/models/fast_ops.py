@@ -4,7 +4,6 @@ Constants are the fastest of a range measured with PyTorch 2.13 on two threads o
 core), as ``mmtwins benchmark`` measures; the ranges stand beside them. They change speed only.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,9 +21,6 @@ from .threads import fit_backward
 from .windows import Region, as_pair, merge_windows, padding_attends, partition_windows, window_regions
 
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
-CHUNK_ELEMENTS = 2**19  # minimum attention weights per thread in a chunk: 2 MiB in float32
-MAX_CHUNK_ELEMENTS = 2**22  # maximum attention weights in a chunk, of all threads: 16 MiB in float32
-CHUNK_ROWS = 512  # minimum query rows per thread; oneDNN parallelises poorly below this
 HAS_KERNELS = torch.backends.cpu.get_cpu_capability().startswith('AVX')  # of oneDNN, AVX2 or AVX-512
 MIN_ELEMENTS = 20480  # PyTorch does not hand 1 x 1 convolutions of fewer elements to oneDNN
 
@@ -86,8 +82,7 @@ def attend_globally(attn: GlobalSubsampledAttention, x: Tensor) -> Tensor:
 
     def run(band: Tensor) -> Tensor:
         q = linear(band, attn.q.weight, attn.q.bias).flatten(1, 2).unflatten(2, (heads, head_dim)).transpose(1, 2)
-        attend = attend_in_chunks if not torch.is_grad_enabled() else scaled_dot_product_attention
-        out = attend(q, k, v).transpose(1, 2).reshape(band.shape)
+        out = scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(band.shape)
         return linear(out, attn.proj.weight, attn.proj.bias)
 
     if torch.is_grad_enabled():
@@ -180,39 +175,6 @@ def in_bands(function: Callable[..., Tensor], *maps: Tensor, num_channels: int, 
     out = torch.empty_like(maps[0])
     for band, target in zip(bands, out.split(rows, dim=1), strict=True):
         target.copy_(function(*band))
-    return out
-
-
-def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``scaled_dot_product_attention`` without a gradient, by products of oneDNN on weights that stay in the cache.
-
-    The fused kernel multiplies through the BLAS, see :func:`linear`. It runs where queries are too few for a chunk, and
-    where the weights of a chunk do not fit into the cache, as with many threads.
-
-    Args:
-        q: Queries, (B, heads, N, d).
-        k: Keys, (B, heads, M, d).
-        v: Values, (B, heads, M, d).
-
-    Returns:
-        (B, heads, N, d).
-    """
-    batch, heads, num_queries, head_dim = q.shape
-    rows = torch.get_num_threads() * max(CHUNK_ROWS, CHUNK_ELEMENTS // k.shape[2])
-    num_chunks = num_queries // rows
-    if (
-        not runs_on_onednn(q, k)
-        or num_chunks == 0
-        or math.ceil(num_queries / num_chunks) * k.shape[2] > MAX_CHUNK_ELEMENTS
-    ):
-        return scaled_dot_product_attention(q, k, v)
-    keys, values = k * head_dim**-0.5, v.transpose(2, 3).contiguous()
-    out = q.new_empty(batch, num_queries, heads, head_dim).transpose(1, 2)
-    chunks = zip(*(x.tensor_split(num_chunks, dim=2) for x in (q, out)), strict=True)
-    for (queries, target), image, head in itertools.product(chunks, range(batch), range(heads)):
-        weights = linear(queries[image, head].contiguous(), keys[image, head])
-        torch.softmax(weights, dim=1, out=weights)
-        target[image, head] = linear(weights, values[image, head])
     return out
 
 

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from mmtwins import TwinsSVTBackbone
 from mmtwins.models import fast_ops
 from mmtwins.models.attention import GlobalSubsampledAttention, LocallyGroupedSelfAttention
-from mmtwins.models.fast_ops import GeluLinear, attend_globally, attend_in_chunks, attend_locally, in_bands, linear
+from mmtwins.models.fast_ops import GeluLinear, attend_globally, attend_locally, in_bands, linear
 from mmtwins.models.windows import WINDOW_PADDINGS
 
 ARCH = dict(embed_dims=(32, 64, 128, 160), depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4))
@@ -84,7 +84,7 @@ def test_local_attention_copies_each_token_once_per_order(size: tuple[int, int])
 @pytest.mark.parametrize('sr_ratio', [1, 2])
 def test_global_attention_copies_nothing(sr_ratio: int) -> None:
     attn = GlobalSubsampledAttention(64, 2, sr_ratio).eval()
-    x = torch.randn(2, 20, 20, 64)  # too few for attention in chunks
+    x = torch.randn(2, 20, 20, 64)
     with torch.no_grad():
         attend_globally(attn, x)
         assert count_copies(lambda: attend_globally(attn, x)) == 0
@@ -201,49 +201,6 @@ def test_dropout_and_stochastic_depth_draw_the_same_without_a_gradient(monkeypat
         with torch.set_grad_enabled(with_grad):
             outs.append(model(x))
     assert_close(*outs)
-
-
-@pytest.mark.usefixtures('two_threads')
-@pytest.mark.parametrize(('rows', 'chunks'), [(300, 6), (999, 2), (2000, 1), (2001, 0)])
-@torch.no_grad()
-def test_attention_in_chunks_equals_fused_attention(rows: int, chunks: int, monkeypatch) -> None:
-    monkeypatch.setattr(fast_ops, 'CHUNK_ELEMENTS', 1)
-    monkeypatch.setattr(fast_ops, 'CHUNK_ROWS', rows)
-    torch.manual_seed(0)
-    q = torch.randn(2, 4001, 3, 64).transpose(1, 2)
-    k, v = torch.randn(2, 90, 2, 3, 64).permute(2, 0, 3, 1, 4)
-    before = q.clone(), k.clone(), v.clone()
-    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    out = attend_in_chunks(q, k, v)
-    assert_close(out, fused, rtol=1e-5, atol=2e-6)
-    assert out.transpose(1, 2).is_contiguous()  # so that the projection needs no copy
-    assert all(torch.equal(*pair) for pair in zip((q, k, v), before, strict=True))
-    calls = count_calls(lambda: attend_in_chunks(q, k, v))
-    assert calls['aten::mkldnn_convolution'] == 2 * 2 * 3 * chunks  # two products for each image and head
-
-
-@pytest.mark.usefixtures('two_threads')
-def test_attention_runs_in_chunks_only_without_a_gradient_and_where_they_pay(monkeypatch) -> None:
-    if not torch.backends.cpu.get_cpu_capability().startswith('AVX'):
-        pytest.skip('needs AVX')
-    fused = 'aten::_scaled_dot_product_flash_attention_for_cpu'
-    if torch.__version__.startswith('2.1.'):
-        fused = 'aten::_scaled_dot_product_flash_attention'
-    attn, x = GlobalSubsampledAttention(64, 2, 2), torch.randn(1, 40, 40, 64)
-
-    def calls_of_fused(x: torch.Tensor = x) -> int:
-        return count_calls(lambda: attend_globally(attn, x))[fused]
-
-    assert calls_of_fused() == 1
-    with torch.no_grad():
-        assert calls_of_fused() == 1  # too few weights to fill a chunk
-        monkeypatch.setattr(fast_ops, 'CHUNK_ELEMENTS', 2**14)
-        monkeypatch.setattr(fast_ops, 'CHUNK_ROWS', 16)
-        assert calls_of_fused() == 0
-        with torch.autocast('cpu', torch.bfloat16):
-            assert calls_of_fused() == 1
-        monkeypatch.setattr(fast_ops, 'MAX_CHUNK_ELEMENTS', 2**14)
-        assert calls_of_fused() == 1  # too many for the cache
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
