@@ -50,7 +50,9 @@ class Use(NamedTuple):
 def measure_use() -> Use:
     """Collect garbage and count, without what Matplotlib keeps of the last 4,096 texts that it has drawn."""
     text = sys.modules.get('matplotlib.text')
-    for one in [*vars(text).values(), *gc.get_objects()] if text else []:  # what gc.freeze() has seen is in no list of gc
+    for one in (
+        [*vars(text).values(), *gc.get_objects()] if text else []
+    ):  # what gc.freeze() has seen is in no list of gc
         if isinstance(one, functools._lru_cache_wrapper) and one.__module__ == 'matplotlib.text':
             one.cache_clear()
     gc.collect()
