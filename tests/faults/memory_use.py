@@ -49,12 +49,13 @@ class Use(NamedTuple):
 
 def measure_use() -> Use:
     """Collect garbage and count, without what Matplotlib keeps of the last 4,096 texts that it has drawn."""
-    text = sys.modules.get('matplotlib.text')
-    for one in (
-        [*vars(text).values(), *gc.get_objects()] if text else []
-    ):  # what gc.freeze() has seen is in no list of gc
+    candidates = gc.get_objects()  # without what gc.freeze() has seen
+    if 'matplotlib.text' in sys.modules:
+        candidates += vars(sys.modules['matplotlib.text']).values()
+    for one in candidates:
         if isinstance(one, functools._lru_cache_wrapper) and one.__module__ == 'matplotlib.text':
             one.cache_clear()
+    del candidates
     gc.collect()
     objects = gc.get_objects()
     tensors = sum(issubclass(type(one), torch.Tensor) for one in objects)
