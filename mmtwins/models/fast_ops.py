@@ -136,9 +136,8 @@ class GeluLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gelu = F.gelu(x)
         if runs_on_onednn(x, weight):
-            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad), dilation=2).view(
-                weight.shape
-            )
+            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad), dilation=2)
+            grad_weight = grad_weight.view(weight.shape)
         else:
             grad_weight = (_as_rows(grad).T @ _as_rows(gelu)).to(weight.dtype)
         grad_x = torch.ops.aten.gelu_backward(linear(grad, weight.T.to(grad.dtype)), x)

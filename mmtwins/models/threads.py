@@ -35,9 +35,8 @@ def read_used(cores: set[int]) -> float | None:
     ticks = 0
     for name, *fields in map(str.split, lines):
         if name.startswith('cpu') and name[3:].isdigit() and int(name[3:]) in cores:
-            user, nice, system, _, _, interrupts, soft_interrupts = map(
-                int, fields[:7]
-            )  # not idle, nor waiting for a disk
+            # Neither idle nor waiting for a disk.
+            user, nice, system, _, _, interrupts, soft_interrupts = map(int, fields[:7])
             ticks += user + nice + system + interrupts + soft_interrupts
     return ticks / os.sysconf('SC_CLK_TCK')
 
