@@ -723,6 +723,17 @@ def test_autocast_to_bfloat16(variant: str, size: tuple[int, int], taken: list) 
         assert 1e-4 < (whole[0] - whole[1]).norm() / whole[1].norm() < 0.05
 
 
+@both_families
+def test_autocast_leaves_a_model_in_bfloat16_its_fast_path(variant: str, taken: list) -> None:
+    model, x = make_backbone(variant).bfloat16(), images().bfloat16()
+    with torch.no_grad():
+        model(x)
+        num_taken = len(taken)
+        with torch.autocast('cpu', torch.bfloat16):
+            model(x)
+    assert len(taken) == 2 * num_taken and bool(num_taken) == torch.backends.mkldnn.is_available()
+
+
 @every_variant
 def test_tensors_saved_for_the_gradient_can_be_moved(variant: str, taken: list) -> None:
     model, x, packed = make_backbone(variant), images(), []

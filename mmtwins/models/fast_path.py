@@ -109,7 +109,7 @@ def applies(block: Any, x: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
         and not _is_watched()
-        and _is_plain_block(block, torch.float32 if _casts_to(x.dtype) else x.dtype)
+        and (_is_plain_block(block, x.dtype) or (_casts_to(x.dtype) and _is_plain_block(block, torch.float32)))
     )
 
 
