@@ -72,6 +72,25 @@ def time_rows(timings: Sequence[Timing], rate: float) -> list[list[str]]:
     return rows
 
 
+def summary_table(timings: Sequence[tuple[Sequence[Timing], Rate]]) -> list[str]:
+    """A table with a row for each task: our median time, how many times as long the others take, and our share.
+
+    Args:
+        timings: As in :class:`mmtwins.benchmark.suite.Measurements`.
+
+    Returns:
+        The lines of the table in Markdown; a cell is empty where an implementation does not fit into memory.
+    """
+    ours, *others = dict.fromkeys(timing.implementation for group, _ in timings for timing in group)
+    rows = []
+    for group, rate in timings:
+        cells = {name: row for name, *row in time_rows(group, rate.flops)}
+        ratios = [cells[name][3] if name in cells else '' for name in others]
+        rows.append([str(group[0].task), cells[ours][1], *ratios, cells[ours][4]])
+    titles = ['task', f'{ours} (ms)', *(f'times as long: {name}' for name in others)]
+    return markdown_table([*titles, 'share of the fastest product'], rows)
+
+
 def memory_section(task: Task, peaks: Mapping[str, int | None]) -> Section:
     """Show peak memory and its ratio to that of each other library.
 
@@ -200,6 +219,7 @@ def to_markdown(
     memory: Iterable[tuple[Task, Mapping[str, int | None]]],
     profiles: Iterable[tuple[Task, Mapping[str, float]]],
     rooflines: Iterable[Roofline] = (),
+    summary: bool = False,
 ) -> str:
     """Write the tables in Markdown, with the command and the machine above them.
 
@@ -210,12 +230,16 @@ def to_markdown(
         memory: Peak memory.
         profiles: Time by operator.
         rooflines: Modules and what the machine allows.
+        summary: One table for all timings instead of one for each task.
 
     Returns:
         Markdown.
     """
     lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
-    sections = [time_section(*timing) for timing in timings]
+    timings = list(timings)
+    if summary and timings:
+        lines += summary_table(timings)
+    sections = [] if summary else [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]
     sections += [parts_section(*parts) for parts in profiles]
     sections += [roofline_section(roofline) for roofline in rooflines]

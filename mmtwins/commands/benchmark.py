@@ -68,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (default: %(default)s)'
     )
     parser.add_argument(
+        '--summary', action='store_true', help='write one table for all times, with a row for each task, instead of one each'
+    )
+    parser.add_argument(
         '--update',
         nargs=2,
         metavar=('MARKDOWN', 'SECTION'),
@@ -142,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = 'mmtwins benchmark ' + shlex.join(argv)
         results = dict(command=command, machine=machine, **to_json(*measured))
         (out / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-        tables = to_markdown(command, machine, *measured)
+        tables = to_markdown(command, machine, *measured, summary=args.summary)
         (out / 'tables.md').write_text(tables)
         if args.update:
             markdown, section = args.update

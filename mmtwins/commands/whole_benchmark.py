@@ -59,8 +59,8 @@ def find_fault(args: argparse.Namespace) -> str | None:
         return f'{given[0]} goes with --whole, --settings or --pipeline' if given else None
     if not args.kept and args.config is None:
         return f'--{kind} needs a config with data: give the name of a recipe or a config file'
-    if args.profile or args.grow or (kind != 'whole' and (args.memory or args.no_time)):
-        return f'--profile and --grow do not go with --{kind}; --memory and --no-time go with --whole alone'
+    if args.profile or args.grow or args.summary or (kind != 'whole' and (args.memory or args.no_time)):
+        return f'--profile, --grow and --summary do not go with --{kind}; --memory and --no-time go with --whole alone'
     if kind == 'whole' and args.no_time and not args.memory and not args.kept:
         return '--whole --no-time measures nothing: add --memory'
     if kind == 'settings' and args.precision != ['fp32']:

@@ -51,3 +51,19 @@ def test_pages_and_json_have_everything() -> None:
     )
     assert content['memory'][1] == dict(task=content['memory'][0]['task'], implementation='timm', peak_bytes=None)
     assert content['profiles'][0]['seconds'] == {'Conv2d': 0.1}
+
+
+def test_summary_has_a_row_for_each_task() -> None:
+    large = Task('training', 128, 64)
+    timings = [
+        ([OURS, TIMM, Timing('mmseg', TASK, (1.0, 2.2, 5.0))], RATE),
+        ([Timing('mmtwins', large, (2.0, 2.0)), Timing('timm', large, (3.0, 3.0))], RATE),  # mmseg does not fit
+    ]
+    title, _, *rows, _ = report.summary_table(timings)
+    assert title == (
+        '| task | mmtwins (ms) | times as long: timm | times as long: mmseg | share of the fastest product |'
+    )
+    assert rows[0].startswith('| inference 1 x 64 x 64 fp32 | 1100.0 | 2.00 | within noise |')
+    assert rows[1].startswith('| training 1 x 128 x 64 fp32 | 2000.0 | 1.50 |  |')
+    text = report.to_markdown('python x.py', dict(device='cpu'), timings, [], [], summary=True)
+    assert '\n'.join(rows) in text and 'min (ms)' not in text

@@ -83,7 +83,7 @@ def test_what_was_measured_of_another_task_is_replaced(tmp_path: Path) -> None:
         ('c.py --settings --precision bf16', '--settings compares with float32: leave --precision out'),
         ('c.py --settings --memory', '--memory and --no-time go with --whole alone'),
         ('c.py --whole --no-time', '--whole --no-time measures nothing: add --memory'),
-        ('c.py --whole --grow side', '--profile and --grow do not go with --whole'),
+        ('c.py --whole --grow side', '--profile, --grow and --summary do not go with --whole'),
         ('c.py --whole --pipeline', 'not allowed with argument'),
         ('c.py --whole', 'c.py'),
     ],
