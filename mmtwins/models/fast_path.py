@@ -121,7 +121,7 @@ def _casts_to(dtype: torch.dtype) -> bool:
 
 
 def threads_of(x: Tensor) -> AbstractContextManager:
-    """Inside this, the fast path computes a forward pass with fewer threads where other processes use the cores.
+    """Inside this, the fast path computes a forward pass with another number of threads where other processes use the cores.
 
     Args:
         x: The input of the model.

@@ -1,9 +1,13 @@
 """How many threads compute on a CPU whose cores other processes use too.
 
 PyTorch shares each of some hundred operators of a backbone among its threads, and an operator ends with the last of them. If
-another process has the core of one thread, all others wait for it, a time slice of the system at each operator. Then fewer
-threads are faster. The fast path computes with as many as there are free cores, at most as many as PyTorch has, and
-gives PyTorch its own number back at the end of a forward or backward pass.
+another process has the core of one thread, all others wait for it, a time slice of the system at each operator. So the fast
+path changes the number of threads, and gives PyTorch its own number back at the end of a forward or backward pass:
+
+- Others want up to half of the cores: as many threads as they leave free, at most as many as PyTorch has.
+- They want more: twice as many threads as there are cores. With more threads than cores, the OpenMP library of PyTorch's
+  Linux wheels (libgomp) lets a thread that waits sleep at once. Otherwise it spins, and uses up the time of those that
+  compute. If PyTorch has fewer threads than there are cores, it keeps them.
 
 It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`kept_threads`, with
 deterministic algorithms, outside the main thread, and where the system has no ``/proc/stat``.
@@ -13,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -41,13 +45,25 @@ def read_used(cores: set[int]) -> float | None:
     return ticks / os.sysconf('SC_CLK_TCK')
 
 
-class FreeCores:
-    """How many cores other processes leave free, by the processor time that they take while this one computes.
+def read_wait() -> float:
+    """Seconds that the threads of this process have waited for a core; 0 where the system does not say."""
+    nanoseconds = 0
+    for path in Path('/proc/self/task').glob('*/schedstat'):
+        with suppress(OSError):  # the thread has ended
+            nanoseconds += int(path.read_text().split()[1])
+    return nanoseconds / 1e9
+
+
+class OtherProcesses:
+    """How many cores other processes want, by the processor time that they take while this one computes.
+
+    A core is shared evenly: if we get half of the time that we could use, the others get half of what they could.
 
     Args:
         read_used: As :func:`read_used`.
         clock: Seconds.
         own_time: Seconds of processor time of this process.
+        own_wait: As :func:`read_wait`.
     """
 
     def __init__(
@@ -55,35 +71,42 @@ class FreeCores:
         read_used: Callable[[set[int]], float | None] = read_used,
         clock: Callable[[], float] = time.monotonic,
         own_time: Callable[[], float] = time.process_time,
+        own_wait: Callable[[], float] = read_wait,
     ) -> None:
-        self._read_used, self._clock, self._own_time = read_used, clock, own_time
-        self._begin: tuple[float, float, float] | None = None  # of the window: time, processor time of all, and our own
-        self._free: int | None = None
+        self._read_used, self._clock, self._own_time, self._own_wait = read_used, clock, own_time, own_wait
+        # Of the window: time, processor time of all, our own, and what our threads have waited.
+        self._begin: tuple[float, float, float, float] | None = None
+        self._cores: int | None = None
+        self._wanted = 0
 
-    def limit(self, threads: int) -> int:
-        """As many threads as there are free cores, but at least one, and at most ``threads``."""
+    def threads_beside(self, asked: int) -> int:
+        """How many threads are fastest beside the others, where PyTorch has ``asked``."""
         now = self._clock()
         if self._begin is None or now - self._begin[0] >= WINDOW:
             self._measure(now)
-        return threads if self._free is None else max(1, min(threads, self._free))
+        if self._cores is None:
+            return asked
+        if 2 * self._wanted <= self._cores:
+            return min(asked, max(1, self._cores - self._wanted))
+        return max(asked, 2 * self._cores) if asked >= self._cores else asked
 
     def _measure(self, now: float) -> None:
         cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
         used = self._read_used(cores) if cores else None
         if used is None:
-            self._begin, self._free = (now, 0.0, 0.0), None
+            self._begin, self._cores = (now, 0.0, 0.0, 0.0), None
             return
-        own = self._own_time()
-        if self._free is None:
-            self._free = len(cores)
-        if self._begin is not None:
-            seconds, all_took, we_took = now - self._begin[0], used - self._begin[1], own - self._begin[2]
-            if we_took >= seconds / 2:  # else we waited, and what the others did then slows down nobody
-                self._free = round(len(cores) - (all_took - we_took) / seconds)
-        self._begin = now, used, own
+        own, wait = self._own_time(), self._own_wait()
+        if self._begin is not None and self._cores is not None:
+            begin, all_before, own_before, wait_before = self._begin
+            we_took, we_waited = own - own_before, max(0.0, wait - wait_before)
+            if we_took > 0 and we_took + we_waited >= (now - begin) / 2:  # else what the others did slowed down nobody
+                others_took = used - all_before - we_took
+                self._wanted = round(others_took * (we_took + we_waited) / we_took / (now - begin))
+        self._begin, self._cores = (now, used, own, wait), len(cores)
 
 
-_free_cores = FreeCores()
+_others = OtherProcesses()
 
 
 @contextmanager
@@ -99,7 +122,7 @@ def kept_threads() -> Iterator[None]:
 
 @contextmanager
 def fitting_threads(x: Tensor) -> Iterator[None]:
-    """Compute a forward pass with as many threads as there are free cores; :func:`fit` looks again.
+    """Compute a forward pass with as many threads as are fastest beside other processes; :func:`fit` looks again.
 
     Args:
         x: The input.
@@ -118,8 +141,8 @@ def fitting_threads(x: Tensor) -> Iterator[None]:
 
 
 def fit() -> None:
-    """Within a pass: compute with as many threads as there are free cores now."""
-    if _asked is not None and (fitting := _free_cores.limit(_asked)) != torch.get_num_threads():
+    """Within a pass: compute with as many threads as are fastest now."""
+    if _asked is not None and (fitting := _others.threads_beside(_asked)) != torch.get_num_threads():
         torch.set_num_threads(fitting)
 
 

@@ -2,8 +2,10 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ import mmtwins
 from mmtwins.benchmark.load import busy_processes
 from mmtwins.models import fast_ops, threads
 from mmtwins.models.fast_path import fast_path
-from mmtwins.models.threads import FreeCores, kept_threads, read_used
+from mmtwins.models.threads import OtherProcesses, kept_threads, read_used, read_wait
 
 SMALL = dict(embed_dims=(32, 64, 128, 256), depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratios=(4, 4, 4, 4))
 
@@ -23,16 +25,20 @@ class Machine:
     """Four cores, whose time a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = self.used = self.own = 0.0
+        self.now = self.used = self.own = self.wait = 0.0
         monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1, 2, 5}, raising=False)
-        self.cores = FreeCores(
-            lambda cores: self.used if cores == {0, 1, 2, 5} else -1, lambda: self.now, lambda: self.own
+        self.others = OtherProcesses(
+            lambda cores: self.used if cores == {0, 1, 2, 5} else -1,
+            lambda: self.now,
+            lambda: self.own,
+            lambda: self.wait,
         )
 
-    def pass_time(self, seconds: float, ours: float, others: float) -> None:
-        """Args: how long, and how many cores we and the others take meanwhile."""
+    def pass_time(self, seconds: float, ours: float, others: float, waiting: float = 0.0) -> None:
+        """Args: how long; how many cores we and the others take meanwhile; how many of our threads wait for a core."""
         self.now += seconds
         self.own += seconds * ours
+        self.wait += seconds * waiting
         self.used += seconds * (ours + others)
 
 
@@ -41,37 +47,56 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def test_free_cores_are_those_that_others_do_not_take(machine: Machine) -> None:
-    limits = [machine.cores.limit(4)]
-    for ours, others in [(4, 0.0), (3, 1.0), (2, 0.4), (1.6, 2.4), (0.6, 3.4), (1, 3.0), (1, 0.0)]:
+def test_up_to_half_of_the_cores_are_left_to_others(machine: Machine) -> None:
+    numbers = [machine.others.threads_beside(4)]
+    for ours, others in [(4, 0.0), (3, 1.0), (2, 0.4), (2, 2.0), (1.6, 2.4), (1, 0.0)]:
         machine.pass_time(0.25, ours, others)
-        limits.append(machine.cores.limit(4))
-    assert limits == [4, 4, 3, 4, 2, 1, 1, 4]
-    assert machine.cores.limit(3) == 3  # never more than PyTorch has
+        numbers.append(machine.others.threads_beside(4))
+    assert numbers == [4, 4, 3, 4, 2, 2, 4]
+    machine.pass_time(0.25, 2, 2.0)
+    assert [machine.others.threads_beside(asked) for asked in (2, 3, 4, 16)] == [2, 2, 2, 2]
 
 
-def test_more_threads_than_cores_are_not_used(machine: Machine) -> None:
-    assert machine.cores.limit(16) == 4
+def test_beside_many_there_are_twice_as_many_threads_as_cores(machine: Machine) -> None:
+    machine.others.threads_beside(4)
+    machine.pass_time(0.25, 1, 3.0)
+    assert [machine.others.threads_beside(asked) for asked in (4, 16)] == [8, 16]
+    assert [machine.others.threads_beside(asked) for asked in (2, 3)] == [2, 3]  # as a user wants
+
+
+@pytest.mark.parametrize('others', [1, 2, 4, 8])
+@pytest.mark.parametrize('threads', [1, 2, 4, 8])
+def test_what_others_want_does_not_depend_on_our_threads(machine: Machine, threads: int, others: int) -> None:
+    machine.others.threads_beside(4)
+    share = min(1.0, 4 / (threads + others))  # of a core, for each thread and each other process
+    machine.pass_time(0.25, share * threads, share * others, waiting=(1 - share) * threads)
+    assert machine.others.threads_beside(4) == {1: 3, 2: 2, 4: 8, 8: 8}[others]
+
+
+def test_more_threads_than_cores_are_not_used_alone(machine: Machine) -> None:
+    assert machine.others.threads_beside(16) == 4
 
 
 def test_a_window_is_long_enough(machine: Machine) -> None:
-    machine.cores.limit(4)
+    machine.others.threads_beside(4)
     machine.pass_time(0.1, 2, 2)
-    assert machine.cores.limit(4) == 4
+    assert machine.others.threads_beside(4) == 4
     machine.pass_time(0.15, 2, 2)
-    assert machine.cores.limit(4) == 2
+    assert machine.others.threads_beside(4) == 2
 
 
-def test_what_others_do_while_we_wait_does_not_count(machine: Machine) -> None:
-    machine.cores.limit(4)
+def test_what_others_do_while_we_do_not_compute_does_not_count(machine: Machine) -> None:
+    machine.others.threads_beside(4)
     machine.pass_time(60, 0.1, 3.9)
-    assert machine.cores.limit(4) == 4
+    assert machine.others.threads_beside(4) == 4
+    machine.pass_time(60, 0.1, 3.9, waiting=0.9)  # we would have computed
+    assert machine.others.threads_beside(4) == 8
 
 
 def test_a_system_that_does_not_say_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert FreeCores(lambda cores: None).limit(64) == 64
+    assert OtherProcesses(lambda cores: None).threads_beside(64) == 64
     monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
-    assert FreeCores(lambda cores: 1.0).limit(64) == 64
+    assert OtherProcesses(lambda cores: 1.0).threads_beside(64) == 64
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='needs /proc/stat')
@@ -104,7 +129,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> Iterator[list[in
         return linear(*args)
 
     monkeypatch.setattr(fast_ops, 'linear', noting)
-    monkeypatch.setattr(threads._free_cores, 'limit', lambda asked: 1)
+    monkeypatch.setattr(threads._others, 'threads_beside', lambda asked: 1)
     monkeypatch.delenv('MMTWINS_KEEP_THREADS')
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
@@ -190,22 +215,38 @@ def test_features_do_not_depend_on_the_number(
     x, maps = torch.randn(1, 3, 160, 224), []
     backbone.eval()
     for number in (1, 2):
-        monkeypatch.setattr(threads._free_cores, 'limit', lambda asked, number=number: number)
+        monkeypatch.setattr(threads._others, 'threads_beside', lambda asked, number=number: number)
         with torch.no_grad():
             maps.append(backbone(x))
     assert_close(*maps, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_busy_process_is_noticed(make_step: Callable[[], None], two_threads: None) -> None:
+@pytest.mark.parametrize(('busy', 'expected'), [(1, 1), (3, 4)])
+def test_busy_processes_are_noticed(
+    make_step: Callable[[], None], two_threads: None, busy: int, expected: int
+) -> None:
     if len(os.sched_getaffinity(0)) != 2:
         pytest.skip('needs two cores')
-    cores = FreeCores()
-    with busy_processes(2):
-        for _ in range(20):
-            cores.limit(2)
+    others = OtherProcesses()
+    with busy_processes(busy):
+        seen = []
+        for _ in range(30):
+            seen.append(others.threads_beside(2))
             make_step()
-        assert cores.limit(2) == 1
+    assert seen[10:].count(expected) > 10
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/thread-self/schedstat'), reason='needs schedstat')
+def test_waiting_is_that_of_all_threads() -> None:
+    main = int(Path('/proc/thread-self/schedstat').read_text().split()[1]) / 1e9
+    others = read_wait() - main
+    assert main > 0 and others >= 0
+    with busy_processes(2 * len(os.sched_getaffinity(0))):
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+    assert read_wait() > main + others + 0.1
 
 
 @pytest.fixture
