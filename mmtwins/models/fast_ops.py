@@ -94,20 +94,23 @@ def attend_globally(attn: GlobalSubsampledAttention, x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear``, in float32 as a 1 x 1 convolution where that is the faster of the same two sums.
+    """``F.linear``, in float32 by oneDNN where that is the faster of the same two sums.
 
-    PyTorch hands a matrix product to its BLAS and a convolution to oneDNN. The BLAS of the published wheels is MKL, which
-    has its best kernels for one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all.
+    PyTorch hands a matrix product in float32 to its BLAS. The BLAS of the published wheels is MKL, which has its best kernels for
+    one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all. PyTorch's own product by oneDNN has no gradient. A
+    1 x 1 convolution, which has one, is the same product.
     """
     if not runs_on_onednn(x, weight):
         return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled() and not _is_transformed(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
     # PyTorch hands a convolution of one thread to oneDNN only if it is dilated, which a 1 x 1 kernel cannot show.
     out = F.conv2d(_as_map(x), weight[:, :, None, None], bias, dilation=2)
     return out.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether :func:`linear` computes a product as a convolution."""
+    """Whether :func:`linear` computes a product by oneDNN."""
     return x.dtype == weight.dtype == torch.float32 and x.numel() > MIN_ELEMENTS and HAS_KERNELS
 
 
@@ -217,7 +220,7 @@ def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Seq
 
 
 def _is_transformed(grad: Tensor) -> bool:
-    """Whether a gradient is taken inside ``vmap`` or the like, which lack rules for functions such as those below."""
+    """Whether a gradient is taken inside ``vmap`` or the like, which lack rules for functions such as those of this module."""
     if torch._C._are_functorch_transforms_active():
         return True
     if hasattr(torch._C._functorch, 'is_legacy_batchedtensor'):

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -102,21 +103,28 @@ def test_the_backbone_copies_images_windows_and_returned_maps_only() -> None:
 
 
 @pytest.mark.usefixtures('two_threads')
-def test_products_run_as_convolutions_in_float32() -> None:
+def test_products_in_float32_run_by_onednn() -> None:
     torch.manual_seed(0)
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(2, 20, 30, 64, requires_grad=True)
     weight.requires_grad_()
     has_kernels = torch.backends.cpu.get_cpu_capability().startswith('AVX')
     assert count_calls(lambda: linear(x, weight, bias))['aten::mkldnn_convolution'] == has_kernels
     assert count_calls(lambda: linear(x[:, :2], weight, bias))['aten::mkldnn_convolution'] == 0  # too small for it
+    with torch.no_grad():  # without a gradient by the product of oneDNN itself
+        calls = count_calls(lambda: linear(x, weight, bias))
+    assert calls['mkldnn::_linear_pointwise'] == has_kernels and calls['aten::mkldnn_convolution'] == 0
     half = [value.bfloat16() for value in (x, weight, bias)]
     assert count_calls(lambda: linear(*half))['aten::mkldnn_convolution'] == 0
     plain, direction = torch.nn.functional.linear(x, weight, bias), torch.randn(2, 20, 30, 96)
-    assert_close(linear(x, weight, bias), plain, rtol=1e-5, atol=1e-4)
     actual, expected = (torch.autograd.grad(out, [x, weight], direction) for out in (linear(x, weight, bias), plain))
     assert_close(actual, expected, rtol=1e-4, atol=2e-3)  # sums over 1200 tokens
-    assert_close(linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
-    assert_close(linear(x.transpose(1, 2), weight, bias), plain.transpose(1, 2), rtol=1e-5, atol=1e-4)
+    for context in (nullcontext(), torch.no_grad()):
+        with context:
+            assert_close(linear(x, weight, bias), plain, rtol=1e-5, atol=1e-4)
+            assert_close(linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-4)
+            assert_close(linear(x.transpose(1, 2), weight, bias), plain.transpose(1, 2), rtol=1e-5, atol=1e-4)
+            columns = weight.T.contiguous()
+            assert_close(linear(x, columns.T, bias), plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize('qkv_bias', [True, False])
