@@ -51,7 +51,7 @@ class Rate(NamedTuple):
 
 
 def product_steps(task: Task, shapes: tuple[tuple[int, int, int], ...] | None = None) -> dict[Product, Callable]:
-    """Products to time beside a task, each as a matrix product and as a 1 x 1 convolution.
+    """Products to time beside a task, each as a matrix product of each library and as a 1 x 1 convolution.
 
     Args:
         task: Its device and precision are taken.
@@ -65,8 +65,11 @@ def product_steps(task: Task, shapes: tuple[tuple[int, int, int], ...] | None = 
         rows, columns, summands = shape
         make = partial(torch.randn, device=task.device, dtype=PRECISIONS[task.precision])
         x, weight = make(rows, summands), make(columns, summands)
+        has_onednn = not task.is_on_gpu and torch.backends.mkldnn.is_available()
         steps[Product('matrix product', _blas(task), shape)] = partial(F.linear, x, weight)
-        library = 'cuDNN' if task.is_on_gpu else 'oneDNN' if torch.backends.mkldnn.is_available() else 'PyTorch'
+        if has_onednn and task.precision == 'fp32':  # in bfloat16, F.linear is this product
+            steps[Product('matrix product', 'oneDNN', shape)] = partial(_multiply_by_onednn, x, weight)
+        library = 'cuDNN' if task.is_on_gpu else 'oneDNN' if has_onednn else 'PyTorch'
         steps[Product('1 x 1 convolution', library, shape)] = partial(_convolve, x, weight)
     return steps
 
@@ -81,6 +84,10 @@ def fastest_product(seconds: dict[Product, tuple[float, ...]]) -> Rate:
         The product and its rate.
     """
     return max((Rate(product, product.flops / min(times)) for product, times in seconds.items()), key=lambda r: r.flops)
+
+
+def _multiply_by_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, 'none', [], '')
 
 
 @torch.no_grad()
