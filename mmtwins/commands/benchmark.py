@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out', default='work_dirs/benchmark', help='folder for JSON, tables and charts (default: %(default)s)'
     )
     parser.add_argument(
-        '--summary', action='store_true', help='write one table for all times, with a row for each task, instead of one each'
+        '--summary',
+        action='store_true',
+        help='write one table for all times, with a row for each task, instead of one each',
     )
     parser.add_argument(
         '--update',

@@ -4,10 +4,10 @@ PyTorch shares each of some hundred operators of a backbone among its threads, a
 another process has the core of one thread, all others wait for it, a time slice of the system at each operator. So the fast
 path changes the number of threads, and gives PyTorch its own number back at the end of a forward or backward pass:
 
-- Others want up to half of the cores: as many threads as they leave free, at most as many as PyTorch has.
-- They want more: twice as many threads as there are cores. With more threads than cores, the OpenMP library of PyTorch's
-  Linux wheels (libgomp) lets a thread that waits sleep at once. Otherwise it spins, and uses up the time of those that
-  compute. If PyTorch has fewer threads than there are cores, it keeps them.
+- As many threads as others leave cores free, at most as many as PyTorch has.
+- If others want more than half of the cores all the same, twice as many threads as there are cores. With more threads than
+  cores, the OpenMP library of PyTorch's Linux wheels (libgomp) lets a thread that waits sleep at once. Otherwise it spins, and
+  uses up the time of those that compute. If PyTorch has fewer threads than there are cores, this is not done.
 
 It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`kept_threads`, with
 deterministic algorithms, outside the main thread, and where the system has no ``/proc/stat``.
@@ -25,6 +25,9 @@ from torch import Tensor
 from torch.autograd import Variable
 
 WINDOW = 0.2  # seconds; the system counts in ticks of 0.01
+PATIENCE = (
+    5  # windows in which others want the cores that we have left to them; another mmtwins then has fewer threads, too
+)
 
 _asked: int | None = None  # threads of PyTorch before the pass that has changed their number
 _keeping = 0  # how many kept_threads() are entered
@@ -55,9 +58,9 @@ def read_wait() -> float:
 
 
 class OtherProcesses:
-    """How many cores other processes want, by the processor time that they take while this one computes.
+    """How many cores other processes take and want, by processor time while this one computes.
 
-    A core is shared evenly: if we get half of the time that we could use, the others get half of what they could.
+    Cores are shared evenly: if we get half of the time that we could use, the others get half of what they want.
 
     Args:
         read_used: As :func:`read_used`.
@@ -77,7 +80,10 @@ class OtherProcesses:
         # Of the window: time, processor time of all, our own, and what our threads have waited.
         self._begin: tuple[float, float, float, float] | None = None
         self._cores: int | None = None
-        self._wanted = 0
+        self._free = 0
+        self._crowded = (
+            0  # windows in which others wanted more than half of the cores, less those in which they did not
+        )
 
     def threads_beside(self, asked: int) -> int:
         """How many threads are fastest beside the others, where PyTorch has ``asked``."""
@@ -86,9 +92,9 @@ class OtherProcesses:
             self._measure(now)
         if self._cores is None:
             return asked
-        if 2 * self._wanted <= self._cores:
-            return min(asked, max(1, self._cores - self._wanted))
-        return max(asked, 2 * self._cores) if asked >= self._cores else asked
+        if self._crowded >= PATIENCE and asked >= self._cores:
+            return max(asked, 2 * self._cores)
+        return min(asked, max(1, self._free))
 
     def _measure(self, now: float) -> None:
         cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
@@ -97,12 +103,17 @@ class OtherProcesses:
             self._begin, self._cores = (now, 0.0, 0.0, 0.0), None
             return
         own, wait = self._own_time(), self._own_wait()
-        if self._begin is not None and self._cores is not None:
+        if self._begin is None or self._cores is None:
+            self._free = len(cores)
+        else:
             begin, all_before, own_before, wait_before = self._begin
             we_took, we_waited = own - own_before, max(0.0, wait - wait_before)
             if we_took > 0 and we_took + we_waited >= (now - begin) / 2:  # else what the others did slowed down nobody
-                others_took = used - all_before - we_took
-                self._wanted = round(others_took * (we_took + we_waited) / we_took / (now - begin))
+                others_took = (used - all_before - we_took) / (now - begin)
+                wanted = round(others_took * (we_took + we_waited) / we_took)
+                self._free = round(len(cores) - others_took)
+                step = 1 if 2 * wanted > len(cores) else -1
+                self._crowded = max(0, min(self._crowded + step, 2 * PATIENCE))
         self._begin, self._cores = (now, used, own, wait), len(cores)
 
 
