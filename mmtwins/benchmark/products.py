@@ -68,7 +68,8 @@ def product_steps(task: Task, shapes: tuple[tuple[int, int, int], ...] | None = 
         has_onednn = not task.is_on_gpu and torch.backends.mkldnn.is_available()
         steps[Product('matrix product', _blas(task), shape)] = partial(F.linear, x, weight)
         if has_onednn and task.precision == 'fp32':  # in bfloat16, F.linear is this product
-            steps[Product('matrix product', 'oneDNN', shape)] = partial(_multiply_by_onednn, x, weight)
+            product = partial(torch.ops.mkldnn._linear_pointwise, x, weight, None, 'none', [], '')
+            steps[Product('matrix product', 'oneDNN', shape)] = product
         library = 'cuDNN' if task.is_on_gpu else 'oneDNN' if has_onednn else 'PyTorch'
         steps[Product('1 x 1 convolution', library, shape)] = partial(_convolve, x, weight)
     return steps
@@ -84,10 +85,6 @@ def fastest_product(seconds: dict[Product, tuple[float, ...]]) -> Rate:
         The product and its rate.
     """
     return max((Rate(product, product.flops / min(times)) for product, times in seconds.items()), key=lambda r: r.flops)
-
-
-def _multiply_by_onednn(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, 'none', [], '')
 
 
 @torch.no_grad()

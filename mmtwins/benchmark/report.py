@@ -12,6 +12,7 @@ from .roofline import Roofline
 from .task import Task, Timing
 
 NO_RATIO = 'within noise'
+OURS = 'mmtwins'
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,15 @@ def summary_table(timings: Sequence[tuple[Sequence[Timing], Rate]]) -> list[str]
     Returns:
         The lines of the table in Markdown; a cell is empty where an implementation does not fit into memory.
     """
-    ours, *others = dict.fromkeys(timing.implementation for group, _ in timings for timing in group)
+    names = dict.fromkeys(timing.implementation for group, _ in timings for timing in group)
+    others = [name for name in names if name != OURS]
     rows = []
     for group, rate in timings:
         cells = {name: row for name, *row in time_rows(group, rate.flops)}
-        ratios = [cells[name][3] if name in cells else '' for name in others]
-        rows.append([str(group[0].task), cells[ours][1], *ratios, cells[ours][4]])
-    titles = ['task', f'{ours} (ms)', *(f'times as long: {name}' for name in others)]
+        _, median, _, _, share = cells.get(OURS, [''] * 5)
+        ratios = [cells[name][3] if name in cells and OURS in cells else '' for name in others]
+        rows.append([str(group[0].task), median, *ratios, share])
+    titles = ['task', f'{OURS} (ms)', *(f'times as long: {name}' for name in others)]
     return markdown_table([*titles, 'share of the fastest product'], rows)
 
 
@@ -237,9 +240,11 @@ def to_markdown(
     """
     lines = ['```sh', command, '```', '', ', '.join(f'{name} {value}' for name, value in machine.items()), '']
     timings = list(timings)
-    if summary and timings:
+    sections = []
+    if summary:
         lines += summary_table(timings)
-    sections = [] if summary else [time_section(*timing) for timing in timings]
+    else:
+        sections += [time_section(*timing) for timing in timings]
     sections += [memory_section(*peaks) for peaks in memory]
     sections += [parts_section(*parts) for parts in profiles]
     sections += [roofline_section(roofline) for roofline in rooflines]

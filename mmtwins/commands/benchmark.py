@@ -92,6 +92,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         refuse(__name__, f'--load {min(args.load)}: give 0 or more')
     if 'tf32' in args.precision and not args.device.startswith('cuda'):
         refuse(__name__, f'--precision tf32: {args.device} has no TF32; take fp32, or a GPU with --device cuda')
+    if args.summary and args.no_time:
+        refuse(__name__, '--summary is of times: leave --no-time out')
     fault = whole_benchmark.find_fault(args)
     if fault:
         refuse(__name__, fault)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.grad import conv2d_weight
 from torch.utils.checkpoint import checkpoint
@@ -97,12 +98,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``, in float32 by oneDNN where that is the faster of the same two sums.
 
     PyTorch hands a matrix product in float32 to its BLAS. The BLAS of the published wheels is MKL, which has its best kernels for
-    one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all. PyTorch's own product by oneDNN has no gradient. A
-    1 x 1 convolution, which has one, is the same product.
+    one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all. PyTorch's own product by oneDNN has no gradient and
+    no autocast. With these, a 1 x 1 convolution is the same product.
     """
     if not runs_on_onednn(x, weight):
         return F.linear(x, weight, bias)
-    if not torch.is_grad_enabled() and not _is_transformed(x):
+    if not torch.is_grad_enabled() and autocast_dtype() is None and not _is_transformed(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
     # PyTorch hands a convolution of one thread to oneDNN only if it is dilated, which a 1 x 1 kernel cannot show.
     out = F.conv2d(_as_map(x), weight[:, :, None, None], bias, dilation=2)
@@ -112,6 +113,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` computes a product by oneDNN."""
     return x.dtype == weight.dtype == torch.float32 and x.numel() > MIN_ELEMENTS and HAS_KERNELS
+
+
+def autocast_dtype() -> torch.dtype | None:
+    """The type of autocast on CPUs; None outside autocast."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None  # before torch 2.4
 
 
 def _as_map(x: Tensor) -> Tensor:
@@ -219,13 +227,13 @@ def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Seq
     return x
 
 
-def _is_transformed(grad: Tensor) -> bool:
-    """Whether a gradient is taken inside ``vmap`` or the like, which lack rules for functions such as those of this module."""
-    if torch._C._are_functorch_transforms_active():
+def _is_transformed(x: Tensor) -> bool:
+    """Whether a tensor belongs to ``vmap``, forward mode or the like, which lack rules for functions of this module."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
     if hasattr(torch._C._functorch, 'is_legacy_batchedtensor'):
-        return torch._C._functorch.is_legacy_batchedtensor(grad)
-    return ' Batched' in torch._C._dispatch_key_set(grad)  # torch 2.1
+        return torch._C._functorch.is_legacy_batchedtensor(x)
+    return ' Batched' in torch._C._dispatch_key_set(x)  # torch 2.1
 
 
 class OrderByWindow(torch.autograd.Function):

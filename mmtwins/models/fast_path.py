@@ -109,15 +109,11 @@ def applies(block: Any, x: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch._C._get_mkldnn_enabled()
         and not _is_watched()
-        and (_is_plain_block(block, x.dtype) or (_casts_to(x.dtype) and _is_plain_block(block, torch.float32)))
+        and (
+            _is_plain_block(block, x.dtype)
+            or (fast_ops.autocast_dtype() is x.dtype and _is_plain_block(block, torch.float32))
+        )
     )
-
-
-def _casts_to(dtype: torch.dtype) -> bool:
-    """Whether autocast gives maps this type, beside parameters in float32."""
-    if hasattr(torch, 'get_autocast_dtype'):
-        return torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu') is dtype
-    return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype() is dtype  # before torch 2.4
 
 
 def threads_of(x: Tensor) -> AbstractContextManager:

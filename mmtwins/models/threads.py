@@ -5,9 +5,13 @@ another process has the core of one thread, all others wait for it, a time slice
 path changes the number of threads, and gives PyTorch its own number back at the end of a forward or backward pass:
 
 - As many threads as others leave cores free, at most as many as PyTorch has.
-- If others want more than half of the cores all the same, twice as many threads as there are cores. With more threads than
-  cores, the OpenMP library of PyTorch's Linux wheels (libgomp) lets a thread that waits sleep at once. Otherwise it spins, and
-  uses up the time of those that compute. If PyTorch has fewer threads than there are cores, this is not done.
+- If others still want more than half of the cores after a second, twice as many threads as there are cores. With more threads
+  than cores, the OpenMP library of PyTorch's Linux wheels (libgomp) lets a thread that waits sleep at once. Otherwise it spins,
+  and uses up the time of those that compute. If PyTorch has fewer threads than there are cores, or another OpenMP library,
+  this is not done.
+
+Two processes that compute with mmtwins settle for half of the cores each. If further processes have made both take more
+threads, they keep them until one of them pauses.
 
 It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`kept_threads`, with
 deterministic algorithms, outside the main thread, and where the system has no ``/proc/stat``.
@@ -18,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,9 +30,9 @@ from torch import Tensor
 from torch.autograd import Variable
 
 WINDOW = 0.2  # seconds; the system counts in ticks of 0.01
-PATIENCE = (
-    5  # windows in which others want the cores that we have left to them; another mmtwins then has fewer threads, too
-)
+# Windows, in a row or nearly, before there are more threads than cores. By then, another mmtwins has taken fewer threads, too.
+PATIENCE = 5
+PAUSE = 1.0  # seconds without computing, after which what was before does not count
 
 _asked: int | None = None  # threads of PyTorch before the pass that has changed their number
 _keeping = 0  # how many kept_threads() are entered
@@ -48,13 +53,24 @@ def read_used(cores: set[int]) -> float | None:
     return ticks / os.sysconf('SC_CLK_TCK')
 
 
-def read_wait() -> float:
-    """Seconds that the threads of this process have waited for a core; 0 where the system does not say."""
-    nanoseconds = 0
-    for path in Path('/proc/self/task').glob('*/schedstat'):
-        with suppress(OSError):  # the thread has ended
-            nanoseconds += int(path.read_text().split()[1])
-    return nanoseconds / 1e9
+def read_waits() -> dict[str, float]:
+    """Seconds that each thread of this process has waited for a core; empty where the system does not say."""
+    waits = {}
+    with suppress(OSError):
+        for thread in os.listdir('/proc/self/task'):
+            with suppress(OSError), open(f'/proc/self/task/{thread}/schedstat') as file:  # it may have ended meanwhile
+                waits[thread] = int(file.read().split()[1]) / 1e9
+    return waits
+
+
+@cache
+def sleeps_if_crowded() -> bool:
+    """Whether the OpenMP library is the one whose threads sleep, instead of spinning, if there are more than cores."""
+    try:
+        libraries = Path('/proc/self/maps').read_text()
+    except OSError:
+        return False
+    return 'libgomp' in libraries and 'libiomp' not in libraries and 'libomp' not in libraries
 
 
 class OtherProcesses:
@@ -66,7 +82,7 @@ class OtherProcesses:
         read_used: As :func:`read_used`.
         clock: Seconds.
         own_time: Seconds of processor time of this process.
-        own_wait: As :func:`read_wait`.
+        own_waits: As :func:`read_waits`.
     """
 
     def __init__(
@@ -74,16 +90,15 @@ class OtherProcesses:
         read_used: Callable[[set[int]], float | None] = read_used,
         clock: Callable[[], float] = time.monotonic,
         own_time: Callable[[], float] = time.process_time,
-        own_wait: Callable[[], float] = read_wait,
+        own_waits: Callable[[], dict[str, float]] = read_waits,
     ) -> None:
-        self._read_used, self._clock, self._own_time, self._own_wait = read_used, clock, own_time, own_wait
-        # Of the window: time, processor time of all, our own, and what our threads have waited.
-        self._begin: tuple[float, float, float, float] | None = None
+        self._read_used, self._clock, self._own_time, self._own_waits = read_used, clock, own_time, own_waits
+        # Of the window: time, processor time of all, our own, and what each of our threads has waited.
+        self._begin: tuple[float, float, float, dict[str, float]] | None = None
         self._cores: int | None = None
         self._free = 0
-        self._crowded = (
-            0  # windows in which others wanted more than half of the cores, less those in which they did not
-        )
+        # Windows in which others wanted more than half of the cores, less those in which they did not.
+        self._crowded = 0
 
     def threads_beside(self, asked: int) -> int:
         """How many threads are fastest beside the others, where PyTorch has ``asked``."""
@@ -92,7 +107,7 @@ class OtherProcesses:
             self._measure(now)
         if self._cores is None:
             return asked
-        if self._crowded >= PATIENCE and asked >= self._cores:
+        if self._crowded >= PATIENCE and asked >= self._cores and sleeps_if_crowded():
             return max(asked, 2 * self._cores)
         return min(asked, max(1, self._free))
 
@@ -100,21 +115,27 @@ class OtherProcesses:
         cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
         used = self._read_used(cores) if cores else None
         if used is None:
-            self._begin, self._cores = (now, 0.0, 0.0, 0.0), None
+            self._begin, self._cores = (now, 0.0, 0.0, {}), None
             return
-        own, wait = self._own_time(), self._own_wait()
+        own, waits = self._own_time(), self._own_waits()
         if self._begin is None or self._cores is None:
             self._free = len(cores)
         else:
-            begin, all_before, own_before, wait_before = self._begin
-            we_took, we_waited = own - own_before, max(0.0, wait - wait_before)
-            if we_took > 0 and we_took + we_waited >= (now - begin) / 2:  # else what the others did slowed down nobody
-                others_took = (used - all_before - we_took) / (now - begin)
+            begin, used_before, own_before, waits_before = self._begin
+            seconds = now - begin
+            we_took, all_took = (own - own_before) / seconds, (used - used_before) / seconds
+            we_waited = sum(max(0.0, wait - waits_before.get(name, 0.0)) for name, wait in waits.items()) / seconds
+            if we_took > 0 and we_took + we_waited >= 0.5:
+                others_took = all_took - we_took
                 wanted = round(others_took * (we_took + we_waited) / we_took)
+                # We wait, and for cores that are all in use, not for a quota of a container.
+                is_crowded = we_waited > 0.1 * we_took and all_took > 0.8 * len(cores) and 2 * wanted > len(cores)
                 self._free = round(len(cores) - others_took)
-                step = 1 if 2 * wanted > len(cores) else -1
-                self._crowded = max(0, min(self._crowded + step, 2 * PATIENCE))
-        self._begin, self._cores = (now, used, own, wait), len(cores)
+                self._crowded = max(0, min(self._crowded + (1 if is_crowded else -1), 2 * PATIENCE))
+            elif seconds >= PAUSE:
+                self._free, self._crowded = len(cores), 0
+            # Else we did not compute, and what the others did slowed down nobody.
+        self._begin, self._cores = (now, used, own, waits), len(cores)
 
 
 _others = OtherProcesses()

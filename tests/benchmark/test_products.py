@@ -8,6 +8,7 @@ from mmtwins.benchmark.products import Product, fastest_product, product_steps
 from mmtwins.benchmark.task import Task
 
 
+@pytest.mark.usefixtures('two_threads')
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_all_ways_compute_the_same_product(precision: str) -> None:
     steps = product_steps(Task('inference', 64, 64, precision=precision), shapes=((64, 24, 8),))

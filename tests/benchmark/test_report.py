@@ -58,6 +58,7 @@ def test_summary_has_a_row_for_each_task() -> None:
     timings = [
         ([OURS, TIMM, Timing('mmseg', TASK, (1.0, 2.2, 5.0))], RATE),
         ([Timing('mmtwins', large, (2.0, 2.0)), Timing('timm', large, (3.0, 3.0))], RATE),  # mmseg does not fit
+        ([Timing('timm', large, (3.0, 3.0))], RATE),  # nor does mmtwins
     ]
     title, _, *rows, _ = report.summary_table(timings)
     assert title == (
@@ -65,5 +66,6 @@ def test_summary_has_a_row_for_each_task() -> None:
     )
     assert rows[0].startswith('| inference 1 x 64 x 64 fp32 | 1100.0 | 2.00 | within noise |')
     assert rows[1].startswith('| training 1 x 128 x 64 fp32 | 2000.0 | 1.50 |  |')
+    assert rows[2] == '| training 1 x 128 x 64 fp32 |  |  |  |  |'
     text = report.to_markdown('python x.py', dict(device='cpu'), timings, [], [], summary=True)
     assert '\n'.join(rows) in text and 'min (ms)' not in text

@@ -84,6 +84,7 @@ def test_what_was_measured_of_another_task_is_replaced(tmp_path: Path) -> None:
         ('c.py --settings --memory', '--memory and --no-time go with --whole alone'),
         ('c.py --whole --no-time', '--whole --no-time measures nothing: add --memory'),
         ('c.py --whole --grow side', '--profile, --grow and --summary do not go with --whole'),
+        ('c.py --whole --summary', '--profile, --grow and --summary do not go with --whole'),
         ('c.py --whole --pipeline', 'not allowed with argument'),
         ('c.py --whole', 'c.py'),
     ],

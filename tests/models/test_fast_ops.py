@@ -113,6 +113,8 @@ def test_products_in_float32_run_by_onednn() -> None:
     with torch.no_grad():  # without a gradient by the product of oneDNN itself
         calls = count_calls(lambda: linear(x, weight, bias))
     assert calls['mkldnn::_linear_pointwise'] == has_kernels and calls['aten::mkldnn_convolution'] == 0
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert linear(x, weight, bias).dtype == linear(x[:, :2], weight, bias).dtype == torch.bfloat16
     half = [value.bfloat16() for value in (x, weight, bias)]
     assert count_calls(lambda: linear(*half))['aten::mkldnn_convolution'] == 0
     plain, direction = torch.nn.functional.linear(x, weight, bias), torch.randn(2, 20, 30, 96)

@@ -59,6 +59,15 @@ def test_the_tool_writes_tables_json_and_charts(
         assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
 
 
+def test_a_summary_is_one_table(call_tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmtwins.benchmark.products.SHAPES', ((64, 64, 64),))
+    arguments = '--size 32 64 --work inference --rounds 2 --threads 1 --summary --against --out out'
+    assert call_tool('benchmark.py', *arguments.split()).returncode == 0
+    lines = (tmp_path / 'out' / 'tables.md').read_text().splitlines()
+    table = [line for line in lines if line.startswith('|')]
+    assert [line.split(' | ')[0] for line in table[2:]] == [f'| inference 1 x {s} x {s} fp32' for s in (32, 64)]
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -68,6 +77,7 @@ def test_the_tool_writes_tables_json_and_charts(
         ('missing.py --against', 'missing.py'),
         ('--device tpu7', "error: device 'tpu7' cannot be used here"),
         ('--rounds 1', 'a spread needs at least 2'),
+        ('--summary --no-time', '--summary is of times: leave --no-time out'),
         ('--load -1', '--load -1: give 0 or more'),
         ('--precision fp32 tf32', '--precision tf32: cpu has no TF32; take fp32, or a GPU with --device cuda'),
     ],
