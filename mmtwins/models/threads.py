@@ -14,7 +14,8 @@ Two processes that compute with mmtwins settle for half of the cores each. If fu
 threads, they keep them until one of them pauses.
 
 It keeps the number of PyTorch with the environment variable ``MMTWINS_KEEP_THREADS=1``, in :func:`kept_threads`, with
-deterministic algorithms, outside the main thread, and where the system has no ``/proc/stat``.
+deterministic algorithms, outside the main thread, where OpenMP binds threads to cores (``OMP_PROC_BIND`` and others), and
+where the system has no ``/proc/stat``.
 """
 
 import os
@@ -32,6 +33,8 @@ from torch.autograd import Variable
 WINDOW = 0.2  # seconds; the system counts in ticks of 0.01
 # Windows, in a row or nearly, before there are more threads than cores. By then, another mmtwins has taken fewer threads, too.
 PATIENCE = 5
+# Variables with which OpenMP binds each thread to a core. Such a thread cannot leave a core that another process uses.
+BINDING = ('OMP_PROC_BIND', 'OMP_PLACES', 'GOMP_CPU_AFFINITY', 'KMP_AFFINITY')
 PAUSE = 1.0  # seconds without computing, after which what was before does not count
 
 _asked: int | None = None  # threads of PyTorch before the pass that has changed their number
@@ -198,6 +201,7 @@ def _may_fit() -> bool:
     return (
         not _keeping
         and os.environ.get('MMTWINS_KEEP_THREADS') != '1'
+        and all(os.environ.get(name, '').lower() in ('', 'false', 'none', 'disabled') for name in BINDING)
         and not torch.are_deterministic_algorithms_enabled()
         # A thread that begins meanwhile takes the number over. That of the main thread is the one that a user sets.
         and threading.current_thread() is threading.main_thread()

@@ -210,7 +210,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> Iterator[list[in
 
     monkeypatch.setattr(fast_ops, 'linear', noting)
     monkeypatch.setattr(threads._others, 'threads_beside', lambda asked: 1)
-    monkeypatch.delenv('MMTWINS_KEEP_THREADS')
+    for name in ('MMTWINS_KEEP_THREADS', *threads.BINDING):
+        monkeypatch.delenv(name, raising=False)
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     yield numbers
@@ -258,12 +259,14 @@ def test_threads_of_a_failed_backward_pass_come_back_with_the_next_pass(backbone
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize('way', ['kept_threads', 'variable', 'deterministic', 'no fast path'])
+@pytest.mark.parametrize('way', ['kept_threads', 'variable', 'bound', 'deterministic', 'no fast path'])
 def test_the_threads_can_be_kept(
     way: str, backbone: nn.Module, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == 'variable':
         monkeypatch.setenv('MMTWINS_KEEP_THREADS', '1')
+    elif way == 'bound':
+        monkeypatch.setenv('OMP_PROC_BIND', 'close')
     elif way == 'deterministic':
         torch.use_deterministic_algorithms(True)
     numbers: list[int] = []
