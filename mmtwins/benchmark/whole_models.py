@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -139,8 +140,8 @@ class WholeStep:
         heads = clock.lap() - self._backbone.seconds
         self._optimizer.backward(loss)
         backward = clock.lap()
-        # Autograd goes through the backbone last, when all gradients of its maps are there.
-        ours = min(clock.last - self._backbone.last_gradient, backward)
+        # Autograd goes through the backbone last, because it was run first.
+        ours = max(0.0, clock.last - self._backbone.backward_began)  # none if it is frozen
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.parts = {
@@ -167,7 +168,7 @@ class _Clock:
 
 
 class _Clocked(nn.Module):
-    """A backbone that notes the seconds of its forward passes, and when the last gradient of its maps arrives."""
+    """A backbone that notes the seconds of its forward passes, and when its backward pass begins."""
 
     def __init__(self, inner: nn.Module, synchronize: Callable[[], None]) -> None:
         super().__init__()
@@ -176,7 +177,7 @@ class _Clocked(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        self.seconds = self.last_gradient = 0.0
+        self.seconds, self.backward_began = 0.0, math.inf
 
     def forward(self, images: Tensor) -> Any:
         clock = _Clock(self._synchronize)
@@ -189,7 +190,7 @@ class _Clocked(nn.Module):
 
     def _note(self, gradient: Tensor) -> None:
         self._synchronize()
-        self.last_gradient = time.perf_counter()
+        self.backward_began = min(self.backward_began, time.perf_counter())
 
 
 def _build_peer(cfg: Config, implementation: str, weights: Mapping[str, Tensor]) -> nn.Module:

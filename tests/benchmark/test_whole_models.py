@@ -1,6 +1,7 @@
 """Whole iterations: as MMEngine's, part by part, with backbones of other libraries. No time is judged."""
 
 import copy
+import time
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_training_iteration_is_that_of_mmengine(kind: str, request: pytest.Fix
     assert all(seconds > 0 for seconds in step.parts.values())
 
 
-def test_gradients_that_arrive_last_divide_heads_from_backbone(segmentor: dict, monkeypatch) -> None:
+def test_the_first_gradient_of_a_map_divides_heads_from_backbone(segmentor: dict, monkeypatch) -> None:
     """With a clock that ticks once per reading, each part has as many ticks as it has laps."""
     ticks = iter(range(10**6))
     monkeypatch.setattr(whole_models.time, 'perf_counter', lambda: float(next(ticks)))
@@ -61,7 +62,24 @@ def test_gradients_that_arrive_last_divide_heads_from_backbone(segmentor: dict, 
     step = WholeStep(task, cfg, 'mmtwins')
     step(batch)
     # start, pre-processed, backbone 2, loss, 4 gradients, backward, optimizer
-    assert step.parts == {'pre-processing': 1.0, 'backbone': 1.0 + 1.0, 'heads': 2.0 + 4.0, 'optimizer': 1.0}
+    assert step.parts == {'pre-processing': 1.0, 'backbone': 1.0 + 4.0, 'heads': 2.0 + 1.0, 'optimizer': 1.0}
+
+
+@pytest.mark.parametrize('kind', ['segmentor', 'detector'])
+def test_the_backward_pass_of_the_backbone_begins_after_that_of_the_heads(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    task = WholeTask(work='training', height=64, width=64, batch=2, **request.getfixturevalue(kind))
+    cfg = task.load()
+    (batch,) = batches_of(cfg, 'training', 2, 1)
+    step = WholeStep(task, cfg, 'mmtwins')
+    arrived: dict[bool, list[float]] = {False: [], True: []}
+    for name, parameter in step.model.named_parameters():
+        if parameter.requires_grad:
+            times = arrived[name.startswith('backbone.')]
+            parameter.register_hook(lambda _, times=times: times.append(time.perf_counter()))
+    step(batch)
+    assert max(arrived[False]) < step._backbone.backward_began < min(arrived[True])
 
 
 def test_a_detector_with_random_weights_finds_boxes(detector: dict) -> None:
