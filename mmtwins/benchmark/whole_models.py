@@ -256,7 +256,7 @@ def time_whole_models(task: WholeTask, implementations: Sequence[str], rounds: i
     Args:
         task: What to run.
         implementations: ``'mmtwins'`` and others out of :data:`mmtwins.benchmark.peers.PEERS`.
-        rounds: How often to time each, after one round to warm up.
+        rounds: How often to time each, after one round to warm up, with loading too.
 
     Returns:
         Timings by implementation. All get the same images without loading, and images of the same size with it.
@@ -270,12 +270,13 @@ def time_whole_models(task: WholeTask, implementations: Sequence[str], rounds: i
     alone, parts = time_steps(steps, batches)
     loading: dict[str, list[float]] = {name: [] for name in steps}
     loader: Iterator[Batch] = iter(build_loader(cfg, task.work, task.batch, task.workers))
-    next(loader)  # the workers have started
-    for _ in range(rounds):
+    next(loader)  # the workers have started; what they share with this process is copied when it is next written
+    for number in range(WARM_UP_ROUNDS + rounds):
         for name, step in steps.items():
             clock = _Clock(task.synchronize)
             step(next(loader))
-            loading[name].append(clock.lap())
+            if number >= WARM_UP_ROUNDS:
+                loading[name].append(clock.lap())
     return {name: WholeTiming(alone[name], tuple(loading[name]), parts[name]) for name in steps}
 
 
