@@ -5,9 +5,9 @@ from statistics import median
 from typing import Any
 
 from ..markdown import markdown_table
+from .report import OURS
 
 Result = dict[str, Any]
-OURS = 'mmtwins'
 WORDS = {'training': 'training iteration', 'inference': 'inference'}
 
 

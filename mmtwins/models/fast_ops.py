@@ -227,9 +227,14 @@ def _order_by_map(parts: Sequence[Tensor], regions: Sequence[Region], shape: Seq
     return x
 
 
+def has_transforms() -> bool:
+    """Whether a transform of ``torch.func`` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def _is_transformed(x: Tensor) -> bool:
     """Whether a tensor belongs to ``vmap``, forward mode or the like, which lack rules for functions of this module."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if has_transforms():
         return True
     if hasattr(torch._C._functorch, 'is_legacy_batchedtensor'):
         return torch._C._functorch.is_legacy_batchedtensor(x)

@@ -44,6 +44,15 @@ class Machine:
         self.waits['1'] += seconds * waiting
         self.used += seconds * (ours + others)
 
+    def pass_windows(self, windows: int, ours: float, others: float, waiting: float = 0.0, asked: int = 4) -> list[int]:
+        """The number of threads at the end of each of so many windows, as in :meth:`pass_time`."""
+        self.others.threads_beside(asked)
+        numbers = []
+        for _ in range(windows):
+            self.pass_time(0.25, ours, others, waiting)
+            numbers.append(self.others.threads_beside(asked))
+        return numbers
+
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
@@ -60,36 +69,21 @@ def test_others_get_the_cores_that_they_take(machine: Machine) -> None:
 
 
 def test_beside_many_there_are_twice_as_many_threads_as_cores(machine: Machine) -> None:
-    machine.others.threads_beside(4)
-    numbers = []
-    for _ in range(PATIENCE):
-        machine.pass_time(0.25, 1, 3.0, waiting=1)
-        numbers.append(machine.others.threads_beside(4))
-    assert numbers == [1] * (PATIENCE - 1) + [8]
+    assert machine.pass_windows(PATIENCE, 1, 3.0, waiting=1) == [1] * (PATIENCE - 1) + [8]
     assert [machine.others.threads_beside(asked) for asked in (2, 3, 16)] == [1, 1, 16]
 
 
 def test_it_ends_as_slowly_as_it_begins(machine: Machine) -> None:
-    machine.others.threads_beside(4)
-    for _ in range(3 * PATIENCE):
-        machine.pass_time(0.25, 1, 3.0, waiting=1)
-        machine.others.threads_beside(4)
-    for _ in range(PATIENCE):
-        machine.pass_time(0.25, 3.5, 0.5)
-        assert machine.others.threads_beside(4) == 8
-    machine.pass_time(0.25, 3.5, 0.5)
-    assert machine.others.threads_beside(4) == 4
+    machine.pass_windows(3 * PATIENCE, 1, 3.0, waiting=1)
+    assert machine.pass_windows(PATIENCE + 1, 3.5, 0.5) == [8] * PATIENCE + [4]
 
 
 @pytest.mark.parametrize('others', [1, 2, 4, 8])
 @pytest.mark.parametrize('threads', [1, 2, 4, 8])
 def test_what_others_want_does_not_depend_on_our_threads(machine: Machine, threads: int, others: int) -> None:
-    machine.others.threads_beside(4)
     share = min(1.0, 4 / (threads + others))  # of a core, for each thread and each other process
-    for _ in range(PATIENCE):
-        machine.pass_time(0.25, share * threads, share * others, waiting=(1 - share) * threads)
-        number = machine.others.threads_beside(4)
-    assert (number == 8) == (others > 2)
+    numbers = machine.pass_windows(PATIENCE, share * threads, share * others, waiting=(1 - share) * threads)
+    assert (numbers[-1] == 8) == (others > 2)
 
 
 @pytest.mark.parametrize(('number', 'expected'), [(2, 2), (4, 1)])
@@ -106,34 +100,25 @@ def test_those_that_adapt_share_the_cores(monkeypatch: pytest.MonkeyPatch, numbe
 
 
 def test_a_thread_that_ends_takes_no_waiting_with_it(machine: Machine) -> None:
+    ending = [f'ending {number}' for number in range(PATIENCE)]
+    machine.waits.update(dict.fromkeys(ending, 10.0))
     machine.others.threads_beside(4)
-    for number in range(PATIENCE):
-        machine.waits[f'{number}'] = 10.0
-        machine.waits.pop(f'{number - 1}', None)
-        machine.waits.setdefault('main', 0.0)
-        machine.waits['1'] = 0.0
-        machine.waits['main'] += 0.25
-        machine.now, machine.own, machine.used = machine.now + 0.25, machine.own + 0.25, machine.used + 1
-        found = machine.others.threads_beside(4)
-    assert found == 8
+    for name in ending:
+        del machine.waits[name]
+        (number,) = machine.pass_windows(1, 1, 3.0, waiting=1)
+    assert number == 8
 
 
 def test_the_quota_of_a_container_is_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, range(16))
-    machine.others.threads_beside(16)
-    for _ in range(2 * PATIENCE):
-        machine.pass_time(0.25, 4, 3, waiting=12)
-        assert machine.others.threads_beside(16) == 13
+    assert set(machine.pass_windows(2 * PATIENCE, 4, 3, waiting=12, asked=16)) == {13}
 
 
 def test_another_openmp_library_has_no_more_threads_than_cores(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, 'sleeps_if_crowded', lambda: False)
-    machine.others.threads_beside(4)
-    for _ in range(2 * PATIENCE):
-        machine.pass_time(0.25, 1, 3.0, waiting=1)
-        assert machine.others.threads_beside(4) == 1
+    assert set(machine.pass_windows(2 * PATIENCE, 1, 3.0, waiting=1)) == {1}
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/maps'), reason='needs /proc')
@@ -143,10 +128,7 @@ def test_the_openmp_library_is_found() -> None:
 
 
 def test_a_pause_makes_it_forget(machine: Machine) -> None:
-    machine.others.threads_beside(4)
-    for _ in range(PATIENCE):
-        machine.pass_time(0.25, 1, 3.0, waiting=1)
-        machine.others.threads_beside(4)
+    machine.pass_windows(PATIENCE, 1, 3.0, waiting=1)
     machine.pass_time(0.5, 0.1, 3.0)
     assert machine.others.threads_beside(4) == 8
     machine.pass_time(5, 0.1, 3.0)
@@ -324,11 +306,13 @@ def test_busy_processes_are_noticed(
 def test_waiting_is_that_of_each_thread() -> None:
     if not any(read_waits().values()):
         pytest.skip('needs schedstat')
-    threading.Thread(target=hashlib.pbkdf2_hmac, args=('sha256', b'a', b'b', 3_000_000)).start()
+    busy = threading.Thread(target=hashlib.pbkdf2_hmac, args=('sha256', b'a', b'b', 3_000_000))
+    busy.start()
     before = read_waits()
     with busy_processes(2 * len(os.sched_getaffinity(0))):
         time.sleep(0.5)
     grown = {name: wait - before[name] for name, wait in read_waits().items() if name in before}
+    busy.join()
     assert max(grown.values()) > 0.1 and max(grown, key=grown.get) != str(os.getpid())
 
 
