@@ -4,7 +4,7 @@ import json
 import tempfile
 import traceback
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,9 +173,14 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
                 return nothing, ''
             heat = draw_heat(session.inspection, int(stage), kind, int(head))
             bar = f'<span class="bar">0 % <i aria-hidden="true"></i> {heat.largest:.3g} %</span>'
-            path = sessions.new_folder(session, 'heat') / 'attention.png'
-            Image.fromarray(heat.picture).save(path)
-            return gr.update(value=str(path), visible=True), f'{escape(heat.caption)} {bar}'
+
+            def write(folder: Path) -> dict[str, str]:
+                Image.fromarray(heat.picture).save(folder / 'attention.png')
+                return {'picture': str(folder / 'attention.png')}
+
+            choices = (session.inspection.maps[0].point, stage, kind, head)
+            made = sessions.make_files(session, 'heat', choices, write)
+            return gr.update(value=made['picture'], visible=True), f'{escape(heat.caption)} {bar}'
 
         @_told(lambda text: (gr.skip(), gr.skip(), nothing, text))
         def click(stage: str, kind: str, head: int, request: gr.Request, event: gr.EventData) -> tuple:
@@ -202,12 +207,8 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
             @_told(lambda text: (None, text))
             def download(lowest: float, colours: str, request: gr.Request) -> tuple:
                 session = sessions.get(str(request.session_hash))
-                made = session.downloads.get((lowest, colours))
-                if made is None or not Path(made[what]).is_file():
-                    folder = sessions.new_folder(session, 'download')
-                    made = write_files(session.kept, lowest, choose_colours(colours, session.kept), folder)
-                    session.downloads = {(lowest, colours): made}
-                return made[what], gr.skip()
+                write = partial(write_files, session.kept, lowest, choose_colours(colours, session.kept))
+                return sessions.make_files(session, 'download', (lowest, colours), write)[what], gr.skip()
 
             return download
 

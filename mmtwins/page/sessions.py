@@ -3,13 +3,30 @@
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..analysis.inspection import Inspection
 from .kept import KeptResult
 
 MAX_KEPT_PIXELS = 2**26  # of all users' images together; the newest is always kept
+GONE = 'there is no image, or it is no longer kept: choose one'
+
+
+class MadeFiles(NamedTuple):
+    """Files made for a user.
+
+    Attributes:
+        choices: What they were made from.
+        folder: Holds them and nothing else.
+        paths: By kind.
+    """
+
+    choices: tuple
+    folder: Path
+    paths: dict[str, str]
 
 
 @dataclass
@@ -20,15 +37,17 @@ class Session:
         kept: The prediction.
         upload: Uploaded file of the image, deleted with the session; None for an example.
         inspection: Attention of the last point.
-        downloads: Files made for the user, by kind, for each pair of threshold and palette.
-        folders: Folders of files made for the user, by purpose.
+        made: Files made for the user, by purpose.
+        closed: The user has another image now, or none.
+        lock: Held while files are made or deleted.
     """
 
     kept: KeptResult
     upload: Path | None = None
     inspection: Inspection | None = None
-    downloads: dict[tuple, dict[str, str]] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
+    made: dict[str, MadeFiles] = field(default_factory=dict)
+    closed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Sessions:
@@ -70,7 +89,7 @@ class Sessions:
         """
         with self._lock:
             if key not in self._open:
-                raise ValueError('there is no image, or it is no longer kept: choose one')
+                raise ValueError(GONE)
             return self._open[key]
 
     def close(self, key: str) -> None:
@@ -78,20 +97,41 @@ class Sessions:
         with self._lock:
             self._drop(key)
 
-    def new_folder(self, session: Session, purpose: str) -> Path:
-        """Make a folder for files of a session; it replaces the folder of the same purpose.
+    def make_files(
+        self, session: Session, purpose: str, choices: tuple, write: Callable[[Path], dict[str, str]]
+    ) -> dict[str, str]:
+        """Make files for a user, unless the last ones were made from the same choices. They replace the last ones.
+
+        A browser may send one event twice, and both at once: both get the same files.
 
         Args:
-            session: Of the user that the files are for.
+            session: Of the user.
             purpose: Such as ``'download'``.
+            choices: What the files depend on.
+            write: Writes them to an empty folder and returns their paths by kind.
 
         Returns:
-            The new, empty folder.
+            Paths of the files by kind.
+
+        Raises:
+            ValueError: The session is closed.
         """
-        if purpose in session.folders:
-            shutil.rmtree(session.folders[purpose], ignore_errors=True)
-        session.folders[purpose] = Path(tempfile.mkdtemp(dir=self._folder, prefix=f'{purpose}-'))
-        return session.folders[purpose]
+        with session.lock:
+            if session.closed:
+                raise ValueError(GONE)
+            last = session.made.get(purpose)
+            if last and last.choices == choices and all(Path(path).is_file() for path in last.paths.values()):
+                return last.paths
+            folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=f'{purpose}-'))
+            try:
+                paths = write(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            session.made[purpose] = MadeFiles(choices, folder, paths)
+            if last:
+                shutil.rmtree(last.folder, ignore_errors=True)
+            return paths
 
     def discard(self, upload: str | Path) -> None:
         """Delete an uploaded file, unless a session has it open."""
@@ -105,8 +145,10 @@ class Sessions:
             return
         if session.upload:
             self.discard(session.upload)  # two users may have uploaded the same file
-        for folder in session.folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
+        with session.lock:
+            session.closed = True
+            for made in session.made.values():
+                shutil.rmtree(made.folder, ignore_errors=True)
 
 
 def _pixels(session: Session) -> int:

@@ -147,8 +147,7 @@ def test_a_segmentation_from_upload_to_download(browser, url, segmented, photo, 
     browser.wait(lambda: 'head 3 of 4' in (browser.find('#attention img')[0].get_attribute('alt') or ''))
     assert calls == ['predict', 'inspect']
 
-    held = uploads()
-    assert {path.name for path in held} >= {'a photo.jpg', 'attention.png'}
+    browser.wait(lambda: {path.name for path in uploads()} >= {'a photo.jpg', 'attention.png'})
     browser.clear()
     browser.wait(lambda: not uploads())
     browser.wait(lambda: not browser.find('#prediction .stage')[0].is_displayed())

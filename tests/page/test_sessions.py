@@ -1,6 +1,10 @@
 """Sessions: separate, bounded, and without files once they are closed."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +14,11 @@ from mmtwins.page.sessions import MAX_KEPT_PIXELS, Session, Sessions
 
 def session(upload=None, pixels=(4, 4)) -> Session:
     return Session(SimpleNamespace(image=np.broadcast_to(np.uint8(0), (*pixels, 3))), upload)
+
+
+def write(folder: Path) -> dict[str, str]:
+    (folder / 'x.png').touch()
+    return {'x': str(folder / 'x.png')}
 
 
 def test_each_tab_has_its_own(tmp_path):
@@ -36,12 +45,42 @@ def test_uploads_and_downloads_are_deleted_with_the_session_but_no_file_of_anoth
     for key, path in (('a', upload), ('b', outside), ('c', link), ('d', folder / '..' / 'outside.png')):
         opened = session(path)
         sessions.open(key, opened)
-        first, made = (sessions.new_folder(opened, 'download') for _ in range(2))
-        assert made.parent == folder and not first.exists()
-        (made / 'x.png').touch()
+        first, made = (Path(sessions.make_files(opened, 'download', (i,), write)['x']) for i in range(2))
+        assert made.is_file() and made.parent.parent == folder and not first.parent.exists()
         sessions.close(key)
-        assert not made.exists()
+        assert not made.parent.exists()
     assert not upload.exists() and outside.exists()
+
+
+def test_an_event_that_comes_twice_at_once_leaves_one_folder(tmp_path):
+    sessions, opened, both = Sessions(tmp_path), session(), Barrier(2)
+    sessions.open('tab', opened)
+
+    def make(choice) -> str:
+        both.wait()
+        return sessions.make_files(opened, 'heat', (choice,), write)['x']
+
+    with ThreadPoolExecutor(2) as pool:
+        for choice in range(20):
+            one, other = pool.map(make, [choice, choice])
+            assert one == other and [str(path) for path in tmp_path.rglob('*.png')] == [one]
+        list(pool.map(make, ['a', 'b']))
+    assert len(list(tmp_path.iterdir())) == 1
+    path = Path(opened.made['heat'].paths['x'])
+    path.unlink()
+    assert Path(sessions.make_files(opened, 'heat', opened.made['heat'].choices, write)['x']).is_file()
+
+
+def test_an_event_that_comes_after_the_session_leaves_nothing(tmp_path):
+    sessions, opened = Sessions(tmp_path), session()
+    sessions.open('tab', opened)
+    with pytest.raises(OSError, match='full'):
+        sessions.make_files(opened, 'heat', (), Mock(side_effect=OSError('the disk is full')))
+    assert not list(tmp_path.iterdir())
+    sessions.close('tab')
+    with pytest.raises(ValueError, match='choose one'):
+        sessions.make_files(opened, 'heat', (), write)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_next_image_of_a_tab_takes_the_place_of_the_last(tmp_path):
