@@ -23,7 +23,7 @@ from .windows import Region, as_pair, merge_windows, padding_attends, partition_
 
 BAND_ELEMENTS = 2**21  # of the widest tensor in a band: 8 MiB in float32; tried 1 to 8 MiB
 HAS_KERNELS = torch.backends.cpu.get_cpu_capability().startswith('AVX')  # of oneDNN, AVX2 or AVX-512
-FEW_TOKENS = 2048  # from here on, a convolution is as fast for the gradient of weights; tried 256 to 67,200
+FEW_TOKENS = 512  # up to here, a product gives the gradient of weights faster than a convolution; tried 256 to 67,200
 MIN_ELEMENTS = 20480  # PyTorch does not hand 1 x 1 convolutions of fewer elements to oneDNN
 
 
@@ -99,18 +99,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``, in float32 by oneDNN where that is the faster of the same two sums.
 
     PyTorch hands a matrix product in float32 to its BLAS. The BLAS of the published wheels is MKL, which has its best kernels for
-    one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all. PyTorch's own product by oneDNN has no gradient,
-    no autocast and no ``torch.func``. A 1 x 1 convolution is the same product and has them all.
+    one vendor's processors only; oneDNN has AVX2 and AVX-512 kernels for all. PyTorch's own product by oneDNN has no gradient and
+    no autocast. With these, a 1 x 1 convolution is the same product.
     """
     if not runs_on_onednn(x, weight):
         return F.linear(x, weight, bias)
-    if autocast_dtype() is not None or _is_transformed(x):
-        # PyTorch hands a convolution of one thread to oneDNN only if it is dilated, which a 1 x 1 kernel cannot show.
-        out = F.conv2d(_as_map(x), weight[:, :, None, None], bias, dilation=2)
-        return out.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
-    if torch.is_grad_enabled():
-        return Linear.apply(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+    if not torch.is_grad_enabled() and autocast_dtype() is None and not _is_transformed(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+    # PyTorch hands a convolution of one thread to oneDNN only if it is dilated, which a 1 x 1 kernel cannot show.
+    out = F.conv2d(_as_map(x), weight[:, :, None, None], bias, dilation=2)
+    return out.permute(0, 2, 3, 1).view(*x.shape[:-1], len(weight))
 
 
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -135,48 +133,28 @@ def _as_rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-class Linear(torch.autograd.Function):
-    """``F.linear`` by oneDNN; can be differentiated twice."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        return _linear_gradients(grad, x, weight, ctx.needs_input_grad)
-
-
 class GeluLinear(torch.autograd.Function):
     """``F.linear(F.gelu(x), weight, bias)`` that keeps x alone for the gradient; can be differentiated twice."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
         return linear(F.gelu(x), weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         fit_backward()
         x, weight = ctx.saved_tensors
-        grad_gelu, *others = _linear_gradients(grad, F.gelu(x), weight, ctx.needs_input_grad)
-        return None if grad_gelu is None else torch.ops.aten.gelu_backward(grad_gelu, x), *others
-
-
-def _linear_gradients(grad: Tensor, x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Gradients of x, weight and bias of ``F.linear`` from that of its output; None for those that nobody needs."""
-    grad_x = linear(grad, weight.T.to(grad.dtype)) if needs[0] else None
-    grad_weight = grad_bias = None
-    if needs[1]:
-        if runs_on_onednn(x, weight) and x[..., 0].numel() >= FEW_TOKENS:
-            grad_weight = conv2d_weight(_as_map(x), [*weight.shape, 1, 1], _as_map(grad), dilation=2).view(weight.shape)
+        gelu = F.gelu(x)
+        if runs_on_onednn(x, weight) and x.shape[:-1].numel() > FEW_TOKENS:
+            grad_weight = conv2d_weight(_as_map(gelu), [*weight.shape, 1, 1], _as_map(grad), dilation=2)
+            grad_weight = grad_weight.view(weight.shape)
         else:
-            grad_weight = (_as_rows(grad).T @ _as_rows(x)).to(weight.dtype)
-    if needs[2]:
-        grad_bias = _as_rows(grad).sum(0).to(weight.dtype)
-    return grad_x, grad_weight, grad_bias
+            grad_weight = (_as_rows(grad).T @ _as_rows(gelu)).to(weight.dtype)
+        grad_x = torch.ops.aten.gelu_backward(linear(grad, weight.T.to(grad.dtype)), x)
+        grad_bias = _as_rows(grad).sum(0).to(weight.dtype) if ctx.has_bias else None
+        return grad_x, grad_weight, grad_bias
 
 
 # Parts that stay in the cache -----------------------------------------------------------------------------------------

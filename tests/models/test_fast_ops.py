@@ -108,19 +108,15 @@ def test_products_in_float32_run_by_onednn() -> None:
     weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(2, 20, 30, 64, requires_grad=True)
     weight.requires_grad_()
     has_kernels = torch.backends.cpu.get_cpu_capability().startswith('AVX')
-    own, convolution = 'mkldnn::_linear_pointwise', 'aten::mkldnn_convolution'
-    for context in (nullcontext(), torch.no_grad()):
-        with context:
-            calls = count_calls(lambda: linear(x, weight, bias))
-            assert calls[own] == has_kernels and calls[convolution] == 0
-            assert count_calls(lambda: linear(x[:, :2], weight, bias))[own] == 0  # too small for it
+    assert count_calls(lambda: linear(x, weight, bias))['aten::mkldnn_convolution'] == has_kernels
+    assert count_calls(lambda: linear(x[:, :2], weight, bias))['aten::mkldnn_convolution'] == 0  # too small for it
+    with torch.no_grad():  # without a gradient by the product of oneDNN itself
+        calls = count_calls(lambda: linear(x, weight, bias))
+    assert calls['mkldnn::_linear_pointwise'] == has_kernels and calls['aten::mkldnn_convolution'] == 0
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         assert linear(x, weight, bias).dtype == linear(x[:, :2], weight, bias).dtype == torch.bfloat16
     half = [value.bfloat16() for value in (x, weight, bias)]
-    assert count_calls(lambda: linear(*half))[own] == 0
-    images = torch.stack([x.detach(), -x.detach()])
-    calls = count_calls(lambda: torch.func.vmap(lambda x: linear(x, weight, bias))(images))
-    assert calls[own] == 0 and calls[convolution] == has_kernels  # which has rules for transforms
+    assert count_calls(lambda: linear(*half))['aten::mkldnn_convolution'] == 0
     plain, direction = torch.nn.functional.linear(x, weight, bias), torch.randn(2, 20, 30, 96)
     actual, expected = (torch.autograd.grad(out, [x, weight], direction) for out in (linear(x, weight, bias), plain))
     assert_close(actual, expected, rtol=1e-4, atol=2e-3)  # sums over 1200 tokens
@@ -277,35 +273,7 @@ def test_gradients_are_the_same_where_mlps_are_computed_again_in_bands(monkeypat
 
 
 @pytest.mark.parametrize('has_bias', [True, False])
-@pytest.mark.parametrize('tokens', [1200, 4800])
-def test_products_have_the_gradients_that_are_asked_for(tokens: int, has_bias: bool) -> None:
-    torch.manual_seed(0)
-    layer, x = torch.nn.Linear(64, 96, bias=has_bias), torch.randn(1, tokens, 64, requires_grad=True)
-    parameters, direction = list(layer.parameters()), torch.randn(1, tokens, 96)
-
-    def gradients(function, inputs) -> tuple[torch.Tensor, ...]:
-        """Of a product that is not linear, and of the size of its first gradients."""
-        first = torch.autograd.grad(function(x.sin()), inputs, direction, create_graph=True)
-        return *first, *torch.autograd.grad(sum(g.square().mean() for g in first), inputs, allow_unused=True)
-
-    def own(x: torch.Tensor) -> torch.Tensor:
-        return linear(x, layer.weight, layer.bias)
-
-    for inputs in ([x, *parameters], [x, layer.weight]):
-        for actual, expected in zip(gradients(own, inputs), gradients(layer, inputs), strict=True):
-            assert_close(actual, expected, rtol=1e-4, atol=5e-3 if tokens == 4800 else 2e-3)
-    calls = count_calls(lambda: own(x).backward(direction))
-    has_kernels = torch.backends.cpu.get_cpu_capability().startswith('AVX')
-    assert calls['aten::convolution_backward'] == (has_kernels and tokens > fast_ops.FEW_TOKENS)
-    layer.requires_grad_(False)
-    calls = count_calls(lambda: torch.autograd.grad(own(x), x, direction))
-    assert calls['mkldnn::_linear_pointwise'] == 2 * has_kernels
-    if has_kernels:  # nobody needs the gradient of frozen weights
-        assert calls['aten::convolution_backward'] == calls['aten::mm'] == 0
-
-
-@pytest.mark.parametrize('has_bias', [True, False])
-@pytest.mark.parametrize('tokens', [20, 400])
+@pytest.mark.parametrize('tokens', [20, 200, 400])
 def test_gelu_computed_again_has_the_gradients_of_gelu_kept(tokens: int, has_bias: bool) -> None:
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(64, 32, bias=has_bias), torch.randn(2, tokens, 64, requires_grad=True)
@@ -317,6 +285,9 @@ def test_gelu_computed_again_has_the_gradients_of_gelu_kept(tokens: int, has_bia
     outs = again(x), layer(torch.nn.functional.gelu(x))
     assert_close(*outs)
     assert_close(*(torch.autograd.grad(out, inputs, direction) for out in outs), rtol=1e-4, atol=1e-4)
+    has_kernels = torch.backends.cpu.get_cpu_capability().startswith('AVX')
+    calls = count_calls(lambda: torch.autograd.grad(again(x.detach()), layer.weight, direction))
+    assert calls['aten::convolution_backward'] == (has_kernels and tokens == 400)
     with torch.autocast('cpu', torch.bfloat16):
         out = again(x.bfloat16())
     assert out.dtype == torch.bfloat16
