@@ -169,16 +169,17 @@ def build_app(predictor: Predictor, examples: str | Path | None = None) -> 'grad
 
         def heat_of(request: gr.Request, stage: str, kind: str, head: int) -> tuple:
             session = sessions.get(str(request.session_hash))
-            if session.inspection is None:
+            inspection = session.inspection  # another event may replace it meanwhile
+            if inspection is None:
                 return nothing, ''
-            heat = draw_heat(session.inspection, int(stage), kind, int(head))
+            heat = draw_heat(inspection, int(stage), kind, int(head))
             bar = f'<span class="bar">0 % <i aria-hidden="true"></i> {heat.largest:.3g} %</span>'
 
             def write(folder: Path) -> dict[str, str]:
                 Image.fromarray(heat.picture).save(folder / 'attention.png')
                 return {'picture': str(folder / 'attention.png')}
 
-            choices = (session.inspection.maps[0].point, stage, kind, head)
+            choices = (inspection.maps[0].point, stage, kind, head)
             made = sessions.make_files(session, 'heat', choices, write)
             return gr.update(value=made['picture'], visible=True), f'{escape(heat.caption)} {bar}'
 

@@ -38,7 +38,7 @@ class Session:
         upload: Uploaded file of the image, deleted with the session; None for an example.
         inspection: Attention of the last point.
         made: Files made for the user, by purpose.
-        closed: The user has another image now, or none.
+        closed: Its files are deleted, and no more are made.
         lock: Held while files are made or deleted.
     """
 
@@ -48,6 +48,13 @@ class Session:
     made: dict[str, MadeFiles] = field(default_factory=dict)
     closed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        """Delete the files made for the user, once none is being made."""
+        with self.lock:
+            self.closed = True
+            for made in self.made.values():
+                shutil.rmtree(made.folder, ignore_errors=True)
 
 
 class Sessions:
@@ -70,10 +77,12 @@ class Sessions:
             session: What the tab has open.
         """
         with self._lock:
-            self._drop(key)
+            dropped = self._drop(key)
             self._open[key] = session
             while len(self._open) > 1 and sum(map(_pixels, self._open.values())) > MAX_KEPT_PIXELS:
-                self._drop(next(iter(self._open)))
+                dropped += self._drop(next(iter(self._open)))
+        for one in dropped:  # without the lock: no user waits for the files of another
+            one.close()
 
     def get(self, key: str) -> Session:
         """Look up a session.
@@ -95,14 +104,16 @@ class Sessions:
     def close(self, key: str) -> None:
         """Forget the session of a tab, if there is one, and delete its files."""
         with self._lock:
-            self._drop(key)
+            dropped = self._drop(key)
+        for one in dropped:
+            one.close()
 
     def make_files(
         self, session: Session, purpose: str, choices: tuple, write: Callable[[Path], dict[str, str]]
     ) -> dict[str, str]:
-        """Make files for a user, unless the last ones were made from the same choices. They replace the last ones.
+        """Make files for a user; they replace the earlier ones of the same purpose.
 
-        A browser may send one event twice, and both at once: both get the same files.
+        The same choices give the same files again, because a browser may send an event twice at the same time.
 
         Args:
             session: Of the user.
@@ -135,20 +146,22 @@ class Sessions:
 
     def discard(self, upload: str | Path) -> None:
         """Delete an uploaded file, unless a session has it open."""
+        with self._lock:
+            self._discard(upload)
+
+    def _discard(self, upload: str | Path) -> None:
         path = Path(upload).resolve()
         if path.is_relative_to(self._folder) and path not in [session.upload for session in self._open.values()]:
             path.unlink(missing_ok=True)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: str) -> list[Session]:
+        """Forget a session and its upload; returns it for :meth:`Session.close`, if there is one."""
         session = self._open.pop(key, None)
         if session is None:
-            return
+            return []
         if session.upload:
-            self.discard(session.upload)  # two users may have uploaded the same file
-        with session.lock:
-            session.closed = True
-            for made in session.made.values():
-                shutil.rmtree(made.folder, ignore_errors=True)
+            self._discard(session.upload)  # two users may have uploaded the same file
+        return [session]
 
 
 def _pixels(session: Session) -> int:

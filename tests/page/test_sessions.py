@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -81,6 +81,30 @@ def test_an_event_that_comes_after_the_session_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match='choose one'):
         sessions.make_files(opened, 'heat', (), write)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_session_closed_while_a_file_is_made_leaves_nothing_and_stops_no_other_user(tmp_path):
+    sessions, opened, other = Sessions(tmp_path), session(), session()
+    begun, closing = Event(), Event()
+    sessions.open('tab', opened)
+    sessions.open('other', other)
+
+    def write_slowly(folder: Path) -> dict[str, str]:
+        begun.set()
+        assert closing.wait(60)
+        return write(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        made = pool.submit(sessions.make_files, opened, 'download', (), write_slowly)
+        assert begun.wait(60)
+        closed = pool.submit(sessions.close, 'tab')
+        while 'tab' in sessions._open:
+            assert not closed.done()
+        assert sessions.get('other') is other
+        closing.set()
+        made.result(60)
+        closed.result(60)
+    assert opened.closed and not list(tmp_path.iterdir())
 
 
 def test_the_next_image_of_a_tab_takes_the_place_of_the_last(tmp_path):
